@@ -1,0 +1,173 @@
+"""The client: models and assets from a server, as plain dataclasses; imports v1, wire, status, types and grpc.
+
+with Client("127.0.0.1:50051") as client:
+    request = Request("starter", seed=7, parameters={"class": "stone"})
+    write_assets(client.generate(request), Path("out"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+
+from assetgen import wire
+from assetgen.describe import ModelInfo, ServerInfo
+from assetgen.errors import AssetgenError, TransferDamaged
+from assetgen.save import write_artifact, write_assets
+from assetgen.status import error_from_code, error_from_status
+from assetgen.types import Artifact, Event, Finished, Request
+from assetgen.v1 import asset_pb2, generation_service_pb2, model_service_pb2
+
+__all__ = ["Client", "write_artifact", "write_assets"]
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+CALL_TIMEOUT_S = 10.0
+_STATUS_KEY = "grpc-status-details-bin"
+_PAGE_SIZE = 100
+_SINGLE_THREADED = "SingleThreadedUnaryStream"  # grpc.experimental.ChannelOptions
+
+R = TypeVar("R", bound=Message)
+
+
+class Client:
+    """A connection to one server; a context manager, usable from several threads.
+
+    Args:
+        target: host and port.
+        timeout_s: for the calls that discover; ``generate`` takes its own deadline.
+    """
+
+    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        self.target = target
+        self._timeout_s = timeout_s
+        # The caller's own thread reads the stream: one hand-over less for each message.
+        self._channel = grpc.insecure_channel(target, options=((_SINGLE_THREADED, 1),))
+        self._generate = self._channel.unary_stream(
+            "/assetgen.v1.GenerationService/Generate",
+            request_serializer=generation_service_pb2.GenerateRequest.SerializeToString,
+            response_deserializer=generation_service_pb2.GenerateResponse.FromString,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls under way end with Cancelled."""
+        self._channel.close()
+
+    def server_info(self) -> ServerInfo:
+        """Version, limits, device and engine profiles."""
+        response = self._discover(
+            "GetServerInfo", model_service_pb2.GetServerInfoRequest(), model_service_pb2.GetServerInfoResponse
+        )
+        return wire.server_from_message(response)
+
+    def models(self) -> list[ModelInfo]:
+        """All models, ordered by id."""
+        models: list[ModelInfo] = []
+        request = model_service_pb2.ListModelsRequest(page_size=_PAGE_SIZE)
+        while True:
+            page = self._discover("ListModels", request, model_service_pb2.ListModelsResponse)
+            models += [wire.model_from_message(model) for model in page.models]
+            if not page.next_page_token:
+                return models
+            request.page_token = page.next_page_token
+
+    def model(self, model_id: str) -> ModelInfo:
+        """One model; raises ModelNotFound."""
+        request = model_service_pb2.GetModelRequest(id=model_id)
+        return wire.model_from_message(self._discover("GetModel", request, model_service_pb2.GetModelResponse).model)
+
+    def generate(self, request: Request, deadline_s: float | None = None) -> Iterator[Event]:
+        """Make what ``request`` asks for; closing the iterator, or leaving it by an exception, stops the work.
+
+        Artifacts come whole and verified.
+
+        Args:
+            request: checked by the server.
+            deadline_s: seconds after which to give up; ``None`` leaves it to the server.
+
+        Raises:
+            AssetgenError: what the server raised, with its reason, message, field and hint.
+            TransferDamaged: size or hash differ, or the stream ended too early.
+            WorkerLost: the server is not there, or went away.
+        """
+        message = wire.request_to_message(request)
+        call: Any = self._generate(message, timeout=deadline_s)
+        try:
+            yield from _events(call)
+        except grpc.RpcError as error:
+            raise _error_of(error, self.target) from None
+        finally:
+            call.cancel()  # does nothing to a call that has ended
+
+    def _discover(self, method: str, request: Message, response: type[R]) -> R:
+        call: Callable[..., R] = self._channel.unary_unary(
+            f"/assetgen.v1.ModelService/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        try:
+            return call(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise _error_of(error, self.target) from None
+
+
+def _events(messages: Iterator[generation_service_pb2.GenerateResponse]) -> Iterator[Event]:
+    """Put chunks together, and check everything that arrives."""
+    opened: asset_pb2.Artifact | None = None
+    parts: list[bytes] = []
+    missing_bytes = 0
+    finished = False
+    for message in messages:
+        case = message.WhichOneof("event")
+        if case == "chunk":
+            parts.append(message.chunk)
+            missing_bytes -= len(message.chunk)
+        elif case == "artifact":
+            _check_complete(opened)
+            opened, parts, missing_bytes = message.artifact, [], message.artifact.size_bytes
+        elif (event := wire.event_from_message(message)) is not None:
+            finished = isinstance(event, Finished)
+            _check_complete(opened)
+            yield event
+        if case in ("chunk", "artifact") and missing_bytes <= 0:
+            yield _complete(opened, parts)
+            opened = None
+    if not finished:
+        raise TransferDamaged("the stream ended before it was finished", hint="try again; what arrived is complete")
+
+
+def _check_complete(opened: asset_pb2.Artifact | None) -> None:
+    if opened is not None:
+        raise TransferDamaged(f"{opened.name}: the file ended before its {opened.size_bytes} bytes", hint="try again")
+
+
+def _complete(opened: asset_pb2.Artifact | None, parts: list[bytes]) -> Artifact:
+    if opened is None:
+        raise TransferDamaged("bytes arrived that belong to no file", hint="update the client to the server's version")
+    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    if len(data) != opened.size_bytes or hashlib.sha256(data).digest() != opened.sha256:
+        raise TransferDamaged(
+            f"{opened.name}: {len(data)} bytes arrived that are not the {opened.size_bytes} bytes announced",
+            hint="try again; if it happens often, check the network",
+        )
+    return wire.artifact_from_message(opened, data)
+
+
+def _error_of(error: Any, target: str) -> AssetgenError:
+    """The error the server raised, or one for what gRPC itself says."""
+    for key, value in error.trailing_metadata() or ():
+        if key == _STATUS_KEY:
+            known = error_from_status(status_pb2.Status.FromString(value))
+            if known is not None:
+                return known
+    return error_from_code(error.code().name, error.details() or "", target)

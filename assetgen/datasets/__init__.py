@@ -1,0 +1,1 @@
+"""Training data: packing folders into one file, and reading it back as arrays."""

@@ -1,0 +1,92 @@
+"""Map sets as arrays for learning maps from base colours; numpy and Pillow only.
+
+Scales of height differ between items and are unknown, so height is standardised per item; slopes come from normal maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from assetgen.datasets.tiles import Item, at_density
+from assetgen.types import FloatArray, MapKind
+
+SCALE = 4
+HEIGHT_DEVIATIONS = 6.0  # standardised height covers mean +- 3 deviations
+
+
+@dataclass(frozen=True)
+class MapSet:
+    """One item ready to be cropped.
+
+    Attributes:
+        label: class number, or -1 for a class the network is not told of.
+        small: base colour ``[h, w, 3] uint8`` at the input's texel density.
+        large: base colour ``[4h, 4w, 3] uint8``, or ``None`` when the item is no larger than the input.
+        targets: ``height`` (standardised), ``roughness``, ``metallic`` ``[H, W, 1] float32`` in [0, 1] and ``slopes``
+            ``[H, W, 2]`` (along rows and columns), H being 4h where ``large`` is there, else h; absent where unknown.
+    """
+
+    id: str
+    label: int
+    small: NDArray[np.uint8]
+    large: NDArray[np.uint8] | None
+    targets: dict[str, FloatArray]
+
+
+def map_sets(items: Sequence[Item], classes: Sequence[str], scan_px: int, trim_px: int, split: str) -> list[MapSet]:
+    """Prepare the items of ``split`` that teach detail or maps: large pictures and small ones with maps."""
+    sets = []
+    for item in items:
+        width = item.maps[MapKind.BASE_COLOR].shape[1]
+        detailed = width >= SCALE * scan_px
+        if item.split != split or not (detailed or len(item.maps) > 1):
+            continue
+        sets.append(_map_set(item, classes, scan_px, trim_px, detailed))
+    return sets
+
+
+def _map_set(item: Item, classes: Sequence[str], scan_px: int, trim_px: int, detailed: bool) -> MapSet:
+    density = scan_px * (SCALE if detailed else 1)
+    trim = trim_px * (SCALE if detailed else 1)
+    color = _trimmed(at_density(item, density), trim)
+    targets: dict[str, FloatArray] = {}
+    for kind in (MapKind.ROUGHNESS, MapKind.METALLIC):
+        if kind in item.maps:
+            targets[kind.value] = _trimmed(at_density(item, density, kind), trim).astype(np.float32) / 255
+    if MapKind.HEIGHT in item.maps:
+        height = _trimmed(at_density(item, density, MapKind.HEIGHT), trim).astype(np.float32)
+        standard = (height - height.mean()) / max(float(height.std()), 1.0)
+        targets["height"] = np.clip(0.5 + standard / HEIGHT_DEVIATIONS, 0, 1).astype(np.float32)
+    if MapKind.NORMAL in item.maps and detailed:
+        targets["slopes"] = slopes(_trimmed(at_density(item, density, MapKind.NORMAL), trim))
+    return MapSet(
+        id=item.id,
+        label=list(classes).index(item.class_name) if item.class_name in classes else -1,
+        small=_halved_twice(color) if detailed else color,
+        large=color if detailed else None,
+        targets=targets,
+    )
+
+
+def slopes(normal: NDArray[np.uint8]) -> FloatArray:
+    """Slopes dh/drow, dh/dcolumn ``[H, W, 2]`` in pixels a pixel of a Y-up normal map ``[H, W, 3]``."""
+    n = normal.astype(np.float32) / 127.5 - 1
+    z = np.maximum(n[:, :, 2], 0.1)
+    return np.stack([n[:, :, 1] / z, -n[:, :, 0] / z], axis=2).astype(np.float32)
+
+
+def _trimmed(pixels: NDArray[np.uint8], trim: int) -> NDArray[np.uint8]:
+    """Cut the noisy border off, down to a multiple of the scale."""
+    height = (pixels.shape[0] - 2 * trim) // SCALE * SCALE
+    width = (pixels.shape[1] - 2 * trim) // SCALE * SCALE
+    return pixels[trim : trim + height, trim : trim + width]
+
+
+def _halved_twice(color: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    size = (color.shape[1] // SCALE, color.shape[0] // SCALE)
+    return np.asarray(Image.fromarray(color).resize(size, Image.Resampling.BOX))

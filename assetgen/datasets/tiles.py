@@ -1,0 +1,132 @@
+"""Reading a training file back: pictures as arrays, filters, and crops; numpy and Pillow only.
+
+Pictures of one scan may come at several resolutions. ``scan_px`` brings them to one texel density: an item whose full
+width shows one scan is resized so that the scan is that wide.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from assetgen.errors import DataInvalid
+from assetgen.types import MapKind
+
+ByteArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item in memory; ``maps`` hold ``[H, W, C] uint8``, C 3 for base colour and normal, else 1."""
+
+    id: str
+    class_name: str
+    group: str
+    split: str
+    license: str
+    author: str
+    contrast: float
+    maps: dict[MapKind, ByteArray]
+    facts: dict[str, Any]
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """Return the index of a training file.
+
+    Raises:
+        DataInvalid: not a training file, or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            index = json.loads(archive.read("index.json"))
+        if index["schema"] != 1:
+            raise DataInvalid(f"{path} has schema {index['schema']}; 1 is supported", hint="pack the folder again")
+    except FileNotFoundError as error:
+        raise DataInvalid(f"{path} does not exist", hint="make it with: assetgen data pack FOLDER -o data.zip") from error
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataInvalid(f"{path} is not a training file: {error}", hint="make one with: assetgen data pack") from error
+    return dict(index)
+
+
+def load(path: Path, *, classes: Sequence[str] = (), min_contrast: float = 0.0, min_edge_px: int = 0) -> list[Item]:
+    """Decode the items of a training file.
+
+    Args:
+        classes: keep these only; empty keeps all.
+        min_contrast: drop base colours whose grey values deviate less (0 to 127): flat paint teaches nothing.
+        min_edge_px: drop items smaller than this.
+
+    Raises:
+        DataInvalid: the file is damaged, a class has no items, or nothing is left.
+    """
+    records = read_index(path)["items"]
+    known = {record["class"] for record in records}
+    for name in classes:
+        if name not in known:
+            raise DataInvalid(f"class {name!r} is not in {path}", hint=f"it holds {', '.join(sorted(known))}")
+    items = []
+    with zipfile.ZipFile(path) as archive:
+        for record in records:
+            size = record["maps"]["base_color"]
+            if (
+                (classes and record["class"] not in classes)
+                or record["contrast"] < min_contrast
+                or min(size["width_px"], size["height_px"]) < min_edge_px
+            ):
+                continue
+            items.append(_item(archive, record, path))
+    if not items:
+        raise DataInvalid(f"no item of {path} is left", hint="lower min_contrast or min_edge_px, or name other classes")
+    return items
+
+
+def _item(archive: zipfile.ZipFile, record: dict[str, Any], path: Path) -> Item:
+    maps = {}
+    for name, entry in record["maps"].items():
+        kind = MapKind(name)
+        try:
+            with Image.open(io.BytesIO(archive.read(entry["file"])), formats=("PNG", "JPEG", "WEBP")) as picture:
+                maps[kind] = _pixels(picture, kind)
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise DataInvalid(f"{entry['file']} in {path} is damaged: {error}", hint="pack the folder again") from error
+    facts = record["facts"]
+    return Item(
+        id=record["id"],
+        class_name=record["class"],
+        group=record["group"],
+        split=record["split"],
+        license=record["license"],
+        author=str(facts.get("author", "")),
+        contrast=record["contrast"],
+        maps=maps,
+        facts=facts,
+    )
+
+
+def _pixels(picture: Image.Image, kind: MapKind) -> ByteArray:
+    if kind in (MapKind.BASE_COLOR, MapKind.NORMAL):
+        return np.asarray(picture.convert("RGB"))
+    if picture.mode.startswith("I"):  # 16 bits
+        return (np.asarray(picture, dtype=np.uint32) >> 8).astype(np.uint8)[:, :, None]
+    return np.asarray(picture.convert("L"))[:, :, None]
+
+
+def at_density(item: Item, scan_px: int, kind: MapKind = MapKind.BASE_COLOR) -> ByteArray:
+    """Return a map resized so that the whole width is ``scan_px``; smaller pictures stay as they are."""
+    pixels = item.maps[kind]
+    height, width = pixels.shape[:2]
+    if width <= scan_px:
+        return pixels
+    size = (scan_px, max(1, round(height * scan_px / width)))
+    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    resized = np.asarray(picture.resize(size, Image.Resampling.BOX))
+    return resized[:, :, None] if resized.ndim == 2 else resized

@@ -1,0 +1,247 @@
+"""Tileable materials: what a request means, before and after the graph; imports latents and postprocess, no runtime.
+
+Parameters act by name, and a model declares those it offers:
+
+- ``class``, ``blend_class``, ``blend``: what to make; ``blend`` moves the class weights from the first to the second.
+- ``truncation``: 0 is the typical material of the class, 1 the full variety.
+- ``relief``: multiplies the relief from which normal and ambient occlusion are derived.
+- ``roughness_shift``: added to roughness, which is then clipped to [0, 1].
+- ``variation_seed``: from 0 up it draws grid and noise, so the layout, from another seed; -1 means the request's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from assetgen import check as arrays
+from assetgen import latents
+from assetgen.errors import FieldInvalid, PackageInvalid
+from assetgen.kinds.plan import (
+    MAX_SEED,
+    check_edge,
+    check_indices,
+    check_integer,
+    check_parameters,
+    shown,
+)
+from assetgen.manifest import Manifest
+from assetgen.package import VerifiedPackage
+from assetgen.postprocess import encode, pbr, profiles
+from assetgen.types import (
+    Artifact,
+    Encoding,
+    FloatArray,
+    MapKind,
+    Material,
+    OutputSpec,
+    Request,
+)
+
+NO_CLASS = "none"
+_TYPES = {
+    "class": "choice",
+    "blend_class": "choice",
+    "blend": "float",
+    "truncation": "float",
+    "relief": "float",
+    "roughness_shift": "float",
+    "variation_seed": "int",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked request.
+
+    Attributes:
+        class_weights: one number a class, adding up to 1.
+        layout_seed: seed of grid and noise.
+        relief_px: height of the relief in pixels. The network makes every size at one texel density: a larger map shows
+            more surface, not finer detail, so relief in pixels is the same at every size.
+        metal: whether any class in use may be metallic.
+        needed: the maps that the output's files are made of.
+    """
+
+    seed: int
+    first_index: int
+    count: int
+    width_px: int
+    height_px: int
+    class_weights: tuple[float, ...]
+    truncation: float
+    layout_seed: int
+    relief_px: float
+    roughness_shift: float
+    metal: bool
+    class_name: str
+    output: OutputSpec
+    needed: frozenset[MapKind]
+
+
+def check(package: VerifiedPackage) -> None:
+    """Raise PackageInvalid if the model declares a parameter that would not act."""
+    manifest = package.manifest
+    names = {known.name for known in manifest.classes} | {NO_CLASS}
+    for spec in manifest.parameters:
+        if _TYPES.get(spec.name) != spec.type:
+            raise PackageInvalid(
+                f"{package.folder}: parameter {spec.name!r} of type {spec.type!r} is not one of a texture model; "
+                f"this version knows {', '.join(f'{name} ({kind})' for name, kind in _TYPES.items())}",
+                hint="install a newer assetgen, or remove the package",
+            )
+        if strange := set(spec.values) - names:
+            raise PackageInvalid(f"{package.folder}: parameter {spec.name!r} offers {shown(min(strange))}, no class")
+
+
+def made_maps(manifest: Manifest) -> tuple[MapKind, ...]:
+    """Maps the model makes, in the order of ``MapKind``: its outputs, and what is derived from height."""
+    made = {MapKind(output.map_kind) for output in manifest.outputs}
+    if MapKind.HEIGHT in made:
+        made |= {MapKind.NORMAL, MapKind.AMBIENT_OCCLUSION}
+    return tuple(kind for kind in MapKind if kind in made)
+
+
+def resolve(package: VerifiedPackage, request: Request) -> Plan:
+    """Check the request against the model, and fill in what it leaves open; raises FieldInvalid."""
+    manifest = package.manifest
+    seed = check_integer(request.seed, 0, MAX_SEED, "seed")
+    first_index, count = check_indices(request)
+    values: dict[str, Any] = check_parameters(manifest.parameters, request.parameters, manifest.id)
+    weights, class_name = _class_weights(manifest, values)
+    relief_px = sum(weight * known.relief_px for weight, known in zip(weights, manifest.classes, strict=True))
+    variation_seed = values.get("variation_seed", -1)
+    if request.output.name:
+        _check_name(request.output.name, first_index + count - 1)
+    return Plan(
+        seed=seed,
+        first_index=first_index,
+        count=count,
+        width_px=check_edge(request.width_px, manifest.size, manifest.id, "width_px"),
+        height_px=check_edge(request.height_px, manifest.size, manifest.id, "height_px"),
+        class_weights=weights,
+        truncation=values.get("truncation", 1.0),
+        layout_seed=seed if variation_seed < 0 else variation_seed,
+        relief_px=relief_px * values.get("relief", 1.0),
+        roughness_shift=values.get("roughness_shift", 0.0),
+        metal=any(weight and known.metal for weight, known in zip(weights, manifest.classes, strict=True)),
+        class_name=class_name[:40],
+        output=request.output,
+        needed=_check_output(manifest, request.output),
+    )
+
+
+def prepare(manifest: Manifest, plan: Plan, index: int) -> dict[str, FloatArray]:
+    """Make the graph's inputs for asset ``index``: name to array, batch dimension 1."""
+    rng = latents.generator(plan.seed, index)
+    z = latents.latent(rng, manifest.latent_dimension)
+    if plan.layout_seed != plan.seed:
+        rng = latents.generator(plan.layout_seed, index)
+        latents.latent(rng, manifest.latent_dimension)  # the layout of a seed is the same here as with that seed itself
+    inputs: dict[str, FloatArray] = {}
+    for spec in sorted(manifest.inputs, key=lambda spec: spec.role == "noise"):  # stable: the grid is drawn first
+        if spec.role == "latent":
+            inputs[spec.name] = z[None]
+        elif spec.role == "class_weights":
+            inputs[spec.name] = np.array([plan.class_weights], dtype=np.float32)
+        elif spec.role == "truncation":
+            inputs[spec.name] = np.array([[plan.truncation]], dtype=np.float32)
+        else:
+            cells = (plan.height_px // spec.stride_px, plan.width_px // spec.stride_px)
+            if spec.role == "grid":
+                vectors = np.array(manifest.grid.wave_vectors, dtype=np.int64).reshape(-1, 2)
+                base_cells = manifest.grid.base_px // spec.stride_px
+                grid = latents.toroidal_grid(rng, vectors, manifest.grid.noise_channels, cells, base_cells)
+                inputs[spec.name] = grid[None]
+            else:
+                inputs[spec.name] = latents.noise_map(rng, cells)[None]
+    return inputs
+
+
+def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, FloatArray]) -> Iterator[Artifact]:
+    """Turn the graph's outputs (name to ``[1, c, h, w]`` in [0, 1]) for asset ``index`` into files, one at a time.
+
+    Raises:
+        ValueError: an output is not finite, or not what the manifest says.
+    """
+    output = replace(plan.output, name=_asset_name(plan, index))
+    facts = {"model": manifest.id, "version": manifest.version, "seed": str(plan.seed), "index": str(index)}
+    metadata = encode.xmp_packet(facts) if output.encoding is Encoding.PNG else b""
+    profile = profiles.find_profile(output.profile)
+    for packed in profiles.pack(_material(manifest, plan, outputs), profile, output):
+        data = encode.encode(
+            packed.pixels, packed.pixel_format, output.encoding, color_space=packed.color_space, metadata=metadata
+        )
+        yield Artifact(
+            index=index,
+            role=packed.role,
+            name=packed.name,
+            media_type=encode.media_type(output.encoding),
+            pixel_format=packed.pixel_format,
+            color_space=packed.color_space,
+            width_px=plan.width_px,
+            height_px=plan.height_px,
+            sha256=hashlib.sha256(data).hexdigest(),
+            data=data,
+        )
+
+
+def _material(manifest: Manifest, plan: Plan, outputs: Mapping[str, FloatArray]) -> Material:
+    """The maps the call needs, no others: a preview of base colour alone must not wait for occlusion."""
+    maps: dict[MapKind, FloatArray] = {}
+    for spec in manifest.outputs:
+        arrays.shape(outputs[spec.name], f"1 {spec.channels} {plan.height_px} {plan.width_px}", spec.name)
+        maps[MapKind(spec.map_kind)] = outputs[spec.name][0].transpose(1, 2, 0)
+    if plan.roughness_shift and MapKind.ROUGHNESS in plan.needed:
+        shifted = maps[MapKind.ROUGHNESS] + np.float32(plan.roughness_shift)
+        maps[MapKind.ROUGHNESS] = np.clip(shifted, 0, 1)
+    if not plan.metal and MapKind.METALLIC in plan.needed:
+        maps[MapKind.METALLIC] = np.zeros_like(maps[MapKind.METALLIC])
+    if MapKind.NORMAL in plan.needed:
+        maps[MapKind.NORMAL] = pbr.normal_from_height(maps[MapKind.HEIGHT], plan.relief_px)
+    if MapKind.AMBIENT_OCCLUSION in plan.needed:
+        maps[MapKind.AMBIENT_OCCLUSION] = pbr.ambient_occlusion_from_height(maps[MapKind.HEIGHT], plan.relief_px)
+    return Material({kind: maps[kind] for kind in MapKind if kind in plan.needed})
+
+
+def _class_weights(manifest: Manifest, values: Mapping[str, Any]) -> tuple[tuple[float, ...], str]:
+    """Weights in the manifest's order, and a name for the files."""
+    names = [known.name for known in manifest.classes]
+    first = values.get("class", names[0])
+    second, blend = values.get("blend_class", NO_CLASS), values.get("blend", 0.0)
+    if second == NO_CLASS:
+        blend = 0.0
+    weights = [0.0] * len(names)
+    weights[names.index(first)] += 1.0 - blend
+    if blend:
+        weights[names.index(second)] += blend
+    return tuple(weights), first
+
+
+def _check_output(manifest: Manifest, output: OutputSpec) -> frozenset[MapKind]:
+    """The maps that the output's files are made of."""
+    textures = profiles.select_textures(output, made_maps(manifest))
+    sources = {source for texture in textures for source in texture.channels} - {"one", "zero"}
+    return frozenset(MapKind.ROUGHNESS if source == "smoothness" else MapKind(source) for source in sources)
+
+
+def _check_name(name: str, last_index: int) -> None:
+    profiles.check_name(name)
+    longest = 64 - len(f"_{last_index}")
+    if last_index and len(name) > longest:
+        raise FieldInvalid(
+            f"output.name: {len(name)} characters leave no room for the index {last_index}; use at most {longest}",
+            field="output.name",
+            metadata={"given": name, "max": str(longest)},
+        )
+
+
+def _asset_name(plan: Plan, index: int) -> str:
+    """A name of its own for each index, whatever the count: ``rock``, ``rock_1``, ``rock_2``."""
+    if plan.output.name:
+        return f"{plan.output.name}_{index}" if index else plan.output.name
+    return f"{plan.class_name}_{plan.seed}_{index}"

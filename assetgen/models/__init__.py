@@ -1,0 +1,1 @@
+"""Networks in PyTorch; nothing on the serving side imports this package."""

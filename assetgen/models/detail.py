@@ -1,0 +1,94 @@
+"""The detail network: from a small base colour to a material four times as large; torch only.
+
+Many base colours are known at low resolution and few full map sets at high resolution, so the two are learned apart:
+the texture generator paints the layout, this network adds texels and predicts height, roughness and metallic from what
+it sees. Everything wraps. Joined with the generator it is one graph and one forward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from assetgen import check
+from assetgen.models.layers import Conv, Dense, activate, upsample
+
+SCALE = 4
+
+
+@dataclass(frozen=True)
+class DetailConfig:
+    """Size of a detail network.
+
+    Attributes:
+        classes: number of classes.
+        widths: channels at 1x, 2x and 4x.
+        blocks: residual blocks at 1x, where the network looks around.
+    """
+
+    classes: int
+    widths: tuple[int, int, int] = (48, 24, 16)
+    blocks: int = 4
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the network predicts, each ``[n, c, 4h, 4w]``: base colour about [-1, 1]; the others in [0, 1]."""
+
+    base_color: Tensor
+    height: Tensor
+    roughness: Tensor
+    metallic: Tensor
+
+
+class Residual(nn.Module):
+    """Two wrapped convolutions beside the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = Conv(width, width, 3, wrap=True)
+        self.second = Conv(width, width, 3, wrap=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + activate(self.second(activate(self.first(x))))) * 0.7071
+
+
+class DetailNetwork(nn.Module):
+    """Adds texels and maps to a base colour.
+
+    Shapes: picture ``[n, 3, h, w]`` about [-1, 1], sRGB-coded; class_weights ``[n, classes]``; noises ``[n, 1, 2h, 2w]``
+    and ``[n, 1, 4h, 4w]``.
+    """
+
+    metal: Tensor
+
+    def __init__(self, config: DetailConfig, metal: tuple[bool, ...]) -> None:
+        super().__init__()
+        self.config = config
+        one, two, four = config.widths
+        self.enter = Conv(3, one, 3, wrap=True)
+        self.embed = Dense(config.classes, one)
+        self.look = nn.Sequential(*(Residual(one) for _ in range(config.blocks)))
+        self.twice = nn.ModuleList([Conv(one, two, 3, wrap=True), Conv(two, two, 3, wrap=True)])
+        self.fourfold = nn.ModuleList([Conv(two, four, 3, wrap=True), Conv(four, four, 3, wrap=True)])
+        self.noise_strength = nn.ParameterList([nn.Parameter(torch.zeros(two)), nn.Parameter(torch.zeros(four))])
+        self.leave = Conv(four, 6, 3, wrap=True)
+        # Metallic is 0 by construction in classes without metal: too few maps exist to learn that.
+        self.register_buffer("metal", torch.tensor(metal, dtype=torch.float32))
+
+    def forward(self, picture: Tensor, class_weights: Tensor, noises: list[Tensor]) -> Maps:
+        check.shape(picture, "n 3 h w", "picture")
+        x = activate(self.enter(picture) + self.embed(class_weights)[:, :, None, None])
+        x = self.look(x)
+        for layers, strength, noise in zip((self.twice, self.fourfold), self.noise_strength, noises, strict=True):
+            x = activate(layers[0](upsample(x)) + noise * strength[None, :, None, None])
+            x = activate(layers[1](x))
+        maps = self.leave(x).float()
+        return Maps(
+            base_color=upsample(upsample(picture.float())) + maps[:, :3],
+            height=torch.sigmoid(maps[:, 3:4]),
+            roughness=torch.sigmoid(maps[:, 4:5]),
+            metallic=torch.sigmoid(maps[:, 5:6]) * (class_weights.float() @ self.metal)[:, None, None, None],
+        )

@@ -1,0 +1,144 @@
+"""Building blocks that wrap around: convolution, resampling and modulation on a torus; torch only.
+
+Every block commutes exactly with rolling its spatial input, so a network made of them is tileable by construction. All
+of them export to ONNX with constant weights and free batch, height and width: padding is slice and concat, since several
+runtimes refuse ``Pad(mode=wrap)``; modulation scales activations, since weights per sample fix the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+LEAK = 0.2
+GAIN = math.sqrt(2.0)
+
+
+def wrap_pad(x: Tensor, margin: int) -> Tensor:
+    """Continue ``[n, c, h, w]`` periodically by ``margin`` on each side, which must not exceed h or w."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        padded: Tensor = _WrapPad.apply(x, margin)
+        return padded
+    return _wrapped(x, margin)
+
+
+def _wrapped(x: Tensor, margin: int) -> Tensor:
+    x = torch.cat([x[:, :, -margin:], x, x[:, :, :margin]], dim=2)
+    return torch.cat([x[:, :, :, -margin:], x, x[:, :, :, :margin]], dim=3)
+
+
+class _WrapPad(torch.autograd.Function):
+    """Wrapping with its gradient written out: autograd's own fills and adds six full tensors, a fifth of a step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, margin: int) -> Tensor:
+        ctx.margin = margin
+        return _wrapped(x, margin)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        m = ctx.margin
+        columns = gradient[:, :, :, m:-m].clone()
+        columns[:, :, :, -m:] += gradient[:, :, :, :m]
+        columns[:, :, :, :m] += gradient[:, :, :, -m:]
+        rows = columns[:, :, m:-m].clone()
+        rows[:, :, -m:] += columns[:, :, :m]
+        rows[:, :, :m] += columns[:, :, -m:]
+        return rows, None
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Double height and width by bilinear interpolation on the torus."""
+    x = F.interpolate(wrap_pad(x, 1), scale_factor=2.0, mode="bilinear", align_corners=False)
+    return x[:, :, 2:-2, 2:-2]
+
+
+def activate(x: Tensor) -> Tensor:
+    """Leaky ReLU that keeps the second moment."""
+    return F.leaky_relu(x, LEAK) * GAIN
+
+
+class Dense(nn.Module):
+    """Linear layer with equalised learning rate (Karras et al. 2018).
+
+    Args:
+        lr_scale: learning rate of this layer relative to the others.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, lr_scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_scale)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_scale))
+        self.scale = lr_scale / math.sqrt(inputs)
+        self.lr_scale = lr_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias * self.lr_scale)
+
+
+class Conv(nn.Module):
+    """Convolution with equalised learning rate.
+
+    Args:
+        wrap: pad periodically; without it the border is not padded at all when ``pad`` is 0, else with zeros.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, wrap: bool, stride: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.scale = 1.0 / math.sqrt(inputs * kernel * kernel)
+        self.wrap = wrap
+        self.stride = stride
+        self.margin = kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.scale
+        if self.wrap and self.margin:
+            return F.conv2d(wrap_pad(x, self.margin), weight, self.bias, self.stride)
+        return F.conv2d(x, weight, self.bias, self.stride, padding=self.margin)
+
+
+class ModulatedConv(nn.Module):
+    """Convolution whose input channels are scaled by a style and whose output is brought back to unit variance.
+
+    StyleGAN2 (Karras et al. 2020) in the scale-the-activations form: algebraically the same, with a constant weight.
+
+    Args:
+        demodulate: normalise the output; off for the layers that write colours.
+        noise: add a learned amount of a noise map.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, style: int, *, demodulate: bool = True, noise: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.affine = Dense(style, inputs, bias=1.0)
+        self.noise_strength = nn.Parameter(torch.zeros(outputs)) if noise else None
+        self.scale = 1.0 / math.sqrt(inputs * kernel * kernel)
+        self.margin = kernel // 2
+        self.demodulate = demodulate
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        style = self.affine(w)
+        weight = self.weight * self.scale
+        x = x * style[:, :, None, None]
+        if self.margin:
+            x = wrap_pad(x, self.margin)
+        x = F.conv2d(x, weight)
+        if self.demodulate:
+            energy = weight.float().square().sum(dim=(2, 3))
+            x = x * torch.rsqrt(style.float().square() @ energy.t() + 1e-8)[:, :, None, None].to(x.dtype)
+        if self.noise_strength is not None and noise is not None:
+            x = x + noise * self.noise_strength[None, :, None, None]
+        return x + self.bias[None, :, None, None]

@@ -1,0 +1,85 @@
+"""Running a model's graph: what a session is, and how to open one; imports package and errors of ours, numpy.
+
+``open_session`` imports the runtime it needs when it is called, so that a client needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from assetgen.errors import InternalError
+from assetgen.package import VerifiedPackage
+from assetgen.types import FloatArray
+
+SELF_CHECK_RUNS = 3
+
+
+class Session(Protocol):
+    """A graph ready to run."""
+
+    @property
+    def backend(self) -> str:
+        """What computes; equal strings promise equal bytes."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it computes, for people, such as ``cpu`` or ``cuda:0 NVIDIA L4``."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why that device was chosen, one sentence."""
+        ...
+
+    def run(self, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Run the graph once; raises Cancelled if ``terminate`` was called meanwhile."""
+        ...
+
+    def terminate(self) -> None:
+        """Stop the calls of ``run`` that are under way, from another thread; later calls are not affected."""
+        ...
+
+    def close(self) -> None:
+        """Free the graph; a later ``run`` raises. Closing twice does nothing."""
+        ...
+
+
+def open_session(package: VerifiedPackage, device: str = "auto", threads: int | None = None) -> Session:
+    """Load a package's graph.
+
+    Args:
+        package: the graph's bytes are checked against the manifest again while they are read.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: CUDA if a session really opens there, else the CPU.
+        threads: of the CPU; ``None`` means one a physical core.
+
+    Raises:
+        RuntimeMissing: the runtime or the device is absent, doubled or broken.
+        ConfigInvalid: no such device name, or a number of threads below 1.
+        PackageInvalid: the graph changed since it was verified, or cannot be loaded.
+    """
+    from assetgen.runtime import ort
+
+    return ort.open_ort_session(package, device, threads)
+
+
+def self_check(session: Session, inputs: Mapping[str, FloatArray]) -> None:
+    """Raise InternalError unless the same inputs give the same finite numbers three times.
+
+    Runtimes have been seen to change a folded constant in place, so that the first call was right and later ones were
+    not; a server runs this before it says that it is ready.
+    """
+    first = session.run(inputs)
+    for name, values in first.items():
+        if not np.isfinite(values).all():
+            raise InternalError(f"{session.backend}: output {name!r} holds values that are not finite")
+    for repeat in range(2, SELF_CHECK_RUNS + 1):
+        for name, values in session.run(inputs).items():
+            if values.tobytes() != first[name].tobytes():
+                raise InternalError(
+                    f"{session.backend}: run {repeat} of the same inputs gave another {name!r} than the first",
+                    hint="The runtime or its driver is broken; update it or choose another device.",
+                )

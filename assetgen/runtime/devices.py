@@ -1,0 +1,64 @@
+"""What this machine can run models on, for people: what is installed, which device is taken and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from assetgen.errors import AssetgenError
+from assetgen.package import VerifiedPackage
+from assetgen.runtime.cpu import instruction_family, usable_cores
+from assetgen.runtime.cuda import CudaDevice, cuda_devices
+from assetgen.runtime.ort import CUDA_PROVIDER, import_onnxruntime, installed_distributions, open_ort_session
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """What ``assetgen doctor`` says of the runtime.
+
+    Attributes:
+        installed: distribution name to version; a sound environment has exactly one.
+        providers: what the installed onnxruntime was built with; says nothing of what works.
+        cuda: the GPUs the driver knows; with none, ``cuda_problem`` says why.
+        cores: physical cores that may be used.
+        instructions: platform and processor family.
+        chosen: the device that ``auto`` takes, empty when there is none.
+        reason: why that one, or what is broken.
+        hint: what to do when ``chosen`` is empty.
+        tested: whether a session was really opened there.
+    """
+
+    installed: Mapping[str, str]
+    cuda: tuple[CudaDevice, ...]
+    cuda_problem: str
+    cores: int
+    instructions: str
+    providers: tuple[str, ...] = ()
+    chosen: str = ""
+    reason: str = ""
+    hint: str = ""
+    tested: bool = False
+
+
+def describe_devices(package: VerifiedPackage | None = None) -> DeviceReport:
+    """Tell what is installed, which devices exist, which one ``auto`` takes and why.
+
+    Args:
+        package: when given, its graph is opened to find out; else the answer says what would be tried first.
+    """
+    devices, problem = cuda_devices()
+    report = DeviceReport(installed_distributions(), tuple(devices), problem, usable_cores(), instruction_family())
+    try:
+        providers = tuple(import_onnxruntime().get_available_providers())
+        report = replace(report, providers=providers)
+        if package is not None:
+            session = open_ort_session(package)
+            session.close()
+            return replace(report, chosen=session.device, reason=session.reason, tested=True)
+    except AssetgenError as error:
+        return replace(report, reason=error.message, hint=error.hint)
+    if CUDA_PROVIDER not in providers:
+        return replace(report, chosen="cpu", reason="the installed onnxruntime has no CUDA")
+    if not devices:
+        return replace(report, chosen="cpu", reason=problem)
+    return replace(report, chosen=f"cuda:0 {devices[0].name}", reason="a CUDA device is there; not opened yet")

@@ -1,0 +1,228 @@
+"""ONNX Runtime behind the session protocol: on the CPU, or on CUDA by option; imports onnxruntime only when called."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+import re
+import threading
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from assetgen.errors import AssetgenError, Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
+from assetgen.package import VerifiedPackage
+from assetgen.runtime.cpu import instruction_family, usable_cores
+from assetgen.runtime.cuda import CudaDevice, cuda_devices
+from assetgen.types import FloatArray
+
+# They all own the module `onnxruntime`: installed together, one silently hides the other's devices.
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
+CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
+INSTALL_CPU = "Install it: pip install 'assetgen[cpu]'"
+INSTALL_CUDA = "Install it: pip uninstall -y onnxruntime, then pip install 'assetgen[cuda]'"
+
+log = logging.getLogger(__name__)
+
+
+class OrtSession:
+    """A graph loaded by ONNX Runtime; ``run`` may be called from several threads."""
+
+    def __init__(self, session: Any, ort: ModuleType, backend: str, device: str, reason: str) -> None:
+        self._session = session
+        self._ort = ort
+        self._running: set[Any] = set()
+        self._lock = threading.Lock()
+        self.backend = backend
+        self.device = device
+        self.reason = reason
+        self._output_names = [output.name for output in session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Run the graph once; raises Cancelled if ``terminate`` was called meanwhile."""
+        options = self._ort.RunOptions()
+        with self._lock:
+            session = self._session
+            if session is None:
+                raise RuntimeError("run() of a session that was closed")
+            self._running.add(options)
+        try:
+            values = session.run(self._output_names, dict(inputs), options)
+        except _ort_errors(self._ort) as error:
+            if options.terminate:
+                raise Cancelled("the run was stopped on request") from error
+            raise InternalError(f"{self.backend}: the graph failed: {_first_line(error)}") from error
+        finally:
+            with self._lock:
+                self._running.discard(options)
+        if options.terminate:  # it came too late to stop the last node
+            raise Cancelled("the run was stopped on request")
+        return dict(zip(self._output_names, values, strict=True))
+
+    def terminate(self) -> None:
+        """Stop the calls of ``run`` under way, from another thread; honoured between nodes, not inside one."""
+        with self._lock:
+            for options in self._running:
+                options.terminate = True
+
+    def close(self) -> None:
+        """Free the graph once no call uses it; a later ``run`` raises RuntimeError."""
+        with self._lock:
+            self._session = None
+
+
+def open_ort_session(package: VerifiedPackage, device: str = "auto", threads: int | None = None) -> OrtSession:
+    """Load a package's graph; see ``runtime.open_session``."""
+    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]{1,3}))?", device)
+    if match is None:
+        raise ConfigInvalid(f"device {device!r:.80} is not allowed; use auto, cpu, cuda or cuda:N", field="device")
+    if threads is not None and not 1 <= threads <= 1024:
+        raise ConfigInvalid(f"threads: {threads} is not allowed; use 1 to 1024", field="threads")
+    ort = import_onnxruntime()
+    graph = package.read(package.manifest.graph)
+    if device == "auto":
+        return _open_best(ort, graph, package, threads)
+    if device == "cpu":
+        return _open_cpu(ort, graph, package, threads, "asked for")
+    return _open_cuda(ort, graph, package, int(match.group(1) or 0), "asked for")
+
+
+def installed_distributions() -> dict[str, str]:
+    """Versions of the ONNX Runtime distributions that are installed; a sound environment has exactly one."""
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime; raises RuntimeMissing, with the command that repairs it, if absent, doubled or broken."""
+    found = installed_distributions()
+    if len(found) > 1:
+        names = " ".join(found)
+        raise RuntimeMissing(
+            f"{' and '.join(found)} are installed together; they overwrite each other's files, only one may be",
+            hint=f"Repair it: pip uninstall -y {names}, then pip install 'assetgen[cpu]' or 'assetgen[cuda]'",
+            metadata={"installed": names},
+        )
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        if found:
+            raise RuntimeMissing(
+                f"onnxruntime is installed but does not load: {error}", hint=_reinstall(found)
+            ) from error
+        raise RuntimeMissing("onnxruntime is not installed", hint=INSTALL_CPU) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        # What is left when one of two distributions that shared the folder was removed.
+        raise RuntimeMissing("onnxruntime is installed but its files are gone", hint=_reinstall(found))
+    return onnxruntime
+
+
+def _reinstall(found: Mapping[str, str]) -> str:
+    return f"Repair it: pip install --force-reinstall --no-deps {' '.join(found) or 'onnxruntime'}"
+
+
+def _open_best(ort: ModuleType, graph: bytes, package: VerifiedPackage, threads: int | None) -> OrtSession:
+    if CUDA_PROVIDER not in ort.get_available_providers():
+        return _open_cpu(ort, graph, package, threads, "the installed onnxruntime has no CUDA")
+    devices, problem = cuda_devices()
+    if not devices:
+        return _open_cpu(ort, graph, package, threads, problem)
+    try:
+        return _open_cuda(ort, graph, package, 0, "a CUDA device is there and opens")
+    except AssetgenError as error:
+        log.warning("%s; running on the CPU", error.message)
+        return _open_cpu(ort, graph, package, threads, f"CUDA does not open: {error.message}")
+
+
+def _open_cpu(ort: ModuleType, graph: bytes, package: VerifiedPackage, threads: int | None, reason: str) -> OrtSession:
+    threads = threads or usable_cores()
+    options = _session_options(ort)
+    options.intra_op_num_threads = threads
+    session = _load(ort, graph, options, [CPU_PROVIDER], package)
+    # Measured: with a number of channels that is no multiple of 4 the bytes depend on the number of threads.
+    backend = f"onnxruntime-{ort.__version__}/cpu/fp32/{instruction_family()}/threads{threads}"
+    return OrtSession(session, ort, backend, "cpu", reason)
+
+
+def _open_cuda(ort: ModuleType, graph: bytes, package: VerifiedPackage, index: int, reason: str) -> OrtSession:
+    if CUDA_PROVIDER not in ort.get_available_providers():
+        raise RuntimeMissing("the installed onnxruntime has no CUDA", hint=INSTALL_CUDA)
+    devices, problem = cuda_devices()
+    if index >= len(devices):
+        there = ", ".join(f"cuda:{d.index} {d.name}" for d in devices) or problem
+        raise RuntimeMissing(f"there is no device cuda:{index}: {there}", hint="List the devices: assetgen doctor")
+    ort.preload_dlls()  # libraries from the nvidia-* wheels, which the system's loader does not find by itself
+    cuda_options = {
+        "device_id": str(index),
+        "use_tf32": "0",  # fp32 means fp32
+        "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE chooses by timing, so bytes would differ between starts
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+    providers = [(CUDA_PROVIDER, cuda_options)]
+    placement = ""
+    options = _session_options(ort)
+    options.use_deterministic_compute = True
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = _load(ort, graph, options, providers, package)
+    except PackageInvalid as error:
+        if "fallback" not in error.message:
+            raise
+        # ONNX Runtime itself puts arithmetic on shapes on the CPU; allowed, but it must be told.
+        options = _session_options(ort)
+        options.use_deterministic_compute = True
+        session = _load(ort, graph, options, providers, package)
+        placement = "; some nodes run on the CPU"
+    # Without a working CUDA, ONNX Runtime writes a line to its log and runs on the CPU.
+    if session.get_providers()[0] != CUDA_PROVIDER:
+        raise RuntimeMissing(
+            f"cuda:{index} {devices[index].name} does not open: CUDA or cuDNN libraries are missing or do not fit",
+            hint=f"{INSTALL_CUDA}; the driver supports CUDA {devices[index].driver}, CUDA 13 is needed",
+        )
+    device = devices[index]
+    mixed = "+cpu" if placement else ""
+    backend = f"onnxruntime-{ort.__version__}/cuda{mixed}/fp32/{_slug(device)}-driver{device.driver}"
+    return OrtSession(session, ort, backend, f"cuda:{index} {device.name}", reason + placement)
+
+
+def _session_options(ort: ModuleType) -> Any:
+    options = ort.SessionOptions()
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads take the cores from the server, the encoder and the engine beside us.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return options
+
+
+def _load(ort: ModuleType, graph: bytes, options: Any, providers: list[Any], package: VerifiedPackage) -> Any:
+    try:
+        return ort.InferenceSession(graph, options, providers=providers)
+    except _ort_errors(ort) as error:
+        raise PackageInvalid(
+            f"{package.manifest.id}: onnxruntime {ort.__version__} cannot load the graph: {_first_line(error)}",
+            hint="Check the package with `assetgen doctor`, or update onnxruntime.",
+        ) from error
+
+
+def _ort_errors(ort: ModuleType) -> tuple[type[Exception], ...]:
+    """ONNX Runtime's exceptions; they have no base class of their own."""
+    state = ort.capi.onnxruntime_pybind11_state
+    found = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    return (*found, RuntimeError, ValueError, MemoryError)
+
+
+def _slug(device: CudaDevice) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", f"{device.name}-sm{device.capability}".lower()).strip("-")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

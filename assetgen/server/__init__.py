@@ -1,0 +1,1 @@
+"""The gRPC server: an adapter over the service core; imports service, wire, v1, errors and grpc."""

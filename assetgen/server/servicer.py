@@ -1,0 +1,183 @@
+"""The RPCs: from messages to the service core and back; imports service, wire, status, v1 and grpc."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from grpc_status import rpc_status
+
+from assetgen import __version__, wire
+from assetgen.describe import ProfileInfo, ServerInfo, TextureInfo
+from assetgen.errors import AssetgenError, DeadlineTooShort, FieldInvalid, InternalError
+from assetgen.kinds.plan import shown
+from assetgen.manifest import is_model_id
+from assetgen.postprocess.profiles import PROFILES
+from assetgen.service import Service
+from assetgen.status import status_from_error
+from assetgen.v1 import generation_service_pb2, model_service_pb2
+
+log = logging.getLogger(__name__)
+calls = logging.getLogger("assetgen.calls")
+
+MIN_CLIENT_VERSION = "0.1.0"
+MAX_REQUEST_BYTES = 32 * 2**20
+PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+GENERATION_SERVICE = generation_service_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
+MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+REQUEST_ID = "x-request-id"
+
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def handlers(service: Service) -> list[grpc.GenericRpcHandler]:
+    """The handlers of both services, ready for ``add_generic_rpc_handlers``."""
+
+    def list_models(request: model_service_pb2.ListModelsRequest) -> Message:
+        return _page_of_models(service, request)
+
+    def get_model(request: model_service_pb2.GetModelRequest) -> Message:
+        return model_service_pb2.GetModelResponse(model=wire.model_to_message(service.model(request.id)))
+
+    def get_server_info(_: model_service_pb2.GetServerInfoRequest) -> Message:
+        return wire.server_to_message(server_info(service))
+
+    async def generate(request: generation_service_pb2.GenerateRequest, context: Context) -> None:
+        work = _generate(service, request, context)
+        await _answered(context, "Generate", work, model=request.model_id[:80], count=request.count)
+
+    return [
+        grpc.method_handlers_generic_handler(
+            MODEL_SERVICE,
+            {
+                "ListModels": _unary("ListModels", list_models, model_service_pb2.ListModelsRequest.FromString),
+                "GetModel": _unary("GetModel", get_model, model_service_pb2.GetModelRequest.FromString),
+                "GetServerInfo": _unary(
+                    "GetServerInfo", get_server_info, model_service_pb2.GetServerInfoRequest.FromString
+                ),
+            },
+        ),
+        grpc.method_handlers_generic_handler(
+            GENERATION_SERVICE,
+            {
+                # No serializer: messages leave wire.event_to_messages as bytes, so that chunks are copied once.
+                "Generate": grpc.unary_stream_rpc_method_handler(
+                    generate, request_deserializer=generation_service_pb2.GenerateRequest.FromString
+                ),
+            },
+        ),
+    ]
+
+
+def server_info(service: Service) -> ServerInfo:
+    """What GetServerInfo answers."""
+    profiles = tuple(
+        ProfileInfo(
+            profile.id,
+            profile.display_name,
+            profile.normal_convention,
+            tuple(
+                TextureInfo(texture.role, texture.file_name, texture.color_space, texture.channels)
+                for texture in profile.textures
+            ),
+        )
+        for profile in PROFILES.values()
+    )
+    return ServerInfo(
+        version=__version__,
+        min_client_version=MIN_CLIENT_VERSION,
+        device=service.device,
+        max_count=service.limits.max_count,
+        max_edge_px=max((model.size.max_px for model in service.models()), default=0),
+        max_request_bytes=MAX_REQUEST_BYTES,
+        profiles=profiles,
+    )
+
+
+async def _generate(service: Service, message: generation_service_pb2.GenerateRequest, context: Context) -> None:
+    deadline_s: float | None = context.time_remaining()  # None without a deadline, whatever the stubs say
+    cap_s = service.limits.call_cap_s
+    try:
+        # A reader that stalls keeps a write waiting for ever; the service's own deadline cannot see that.
+        async with asyncio.timeout(cap_s if deadline_s is None else min(deadline_s, cap_s)):
+            async with aclosing(service.generate(wire.request_from_message(message), deadline_s)) as events:
+                async for event in events:
+                    for data in wire.event_to_messages(event):
+                        await context.write(data)
+    except TimeoutError:
+        raise DeadlineTooShort("the call did not end within its deadline", hint="allow more time") from None
+
+
+def _page_of_models(
+    service: Service, request: model_service_pb2.ListModelsRequest
+) -> model_service_pb2.ListModelsResponse:
+    """A page of models; the token is the last id of the page before."""
+    if request.page_token and not is_model_id(request.page_token):
+        raise FieldInvalid(
+            f"page_token: {shown(request.page_token)} did not come from this server",
+            field="page_token",
+            hint="pass next_page_token of the page before, or nothing",
+        )
+    later = [model for model in service.models() if model.id > request.page_token]
+    page = later[: min(request.page_size or PAGE_SIZE, MAX_PAGE_SIZE)]
+    return model_service_pb2.ListModelsResponse(
+        models=[wire.model_to_message(model) for model in page],
+        next_page_token=page[-1].id if len(page) < len(later) else "",
+    )
+
+
+def _unary(
+    method: str, answer: Callable[[Any], Message], deserialize: Callable[[bytes], Message]
+) -> grpc.RpcMethodHandler[Any, Any]:
+    async def respond(request: Message) -> bytes:
+        return answer(request).SerializeToString()
+
+    async def handle(request: Message, context: Context) -> bytes:
+        return await _answered(context, method, respond(request))
+
+    return grpc.unary_unary_rpc_method_handler(handle, request_deserializer=deserialize)
+
+
+async def _answered(context: Context, method: str, work: Awaitable[T], **facts: str | int) -> T:
+    """The result of ``work``; its errors become rich statuses, and each call one line in the log."""
+    request_id, begun_s, code, reason = _request_id(context), time.monotonic(), "OK", ""
+    context.set_trailing_metadata(((REQUEST_ID, request_id),))
+    try:
+        return await work
+    except AssetgenError as error:
+        code, reason = error.status, error.reason
+        await _abort(context, error, request_id)
+    except asyncio.CancelledError:
+        code = "CANCELLED"
+        raise
+    except Exception:
+        code, reason = "INTERNAL", "INTERNAL"
+        log.exception("call %s of %s failed", request_id, method)
+        hidden = InternalError("the server failed; this is a fault of ours", hint="see the log of the server")
+        await _abort(context, hidden, request_id)
+    finally:
+        line = {"request_id": request_id, "method": method, **facts, "code": code, "reason": reason}
+        calls.info("%s", json.dumps(line | {"total_ms": round((time.monotonic() - begun_s) * 1e3, 2)}))
+
+
+async def _abort(context: Context, error: AssetgenError, request_id: str) -> NoReturn:
+    status = rpc_status.to_status(status_from_error(error))
+    await context.abort(status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id)))
+
+
+def _request_id(context: Context) -> str:
+    """The caller's own id if it is fit for a log, else a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str) and value.isprintable() and len(value) <= 64:
+            return value
+    return uuid.uuid4().hex

@@ -1,0 +1,1 @@
+"""Training: recipes, objective, loop, checkpoints; needs torch."""

@@ -1,0 +1,140 @@
+"""Checkpoints: tensors in safetensors, everything else in JSON; never a pickle. Needs torch and safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn, optim
+
+from assetgen.errors import CheckpointInvalid
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands; with the tensors, all that resuming needs, since batches depend on (seed, step) only.
+
+    Attributes:
+        step: steps taken; pictures: reals shown to the discriminator.
+        augment: augmentation probability.
+        sign_sum, sign_count: the running sum that moves it.
+        elapsed_s: training time of all sittings.
+    """
+
+    step: int = 0
+    pictures: int = 0
+    augment: float = 0.0
+    sign_sum: float = 0.0
+    sign_count: int = 0
+    elapsed_s: float = 0.0
+
+
+def save(
+    folder: Path,
+    recipe: Mapping[str, Any],
+    progress: Progress,
+    facts: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    optimisers: Mapping[str, optim.Adam],
+) -> None:
+    """Write a checkpoint folder, replacing an older one only when the new one is complete.
+
+    Args:
+        facts: classes, data digest and licences: what export needs to know.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        tensors.update({f"{name}.{key}": value.contiguous() for key, value in module.state_dict().items()})
+    for name, optimiser in optimisers.items():
+        for number, state in optimiser.state_dict()["state"].items():
+            tensors.update({f"{name}.{number}.{key}": value.contiguous() for key, value in state.items()})
+    save_file(tensors, partial / "tensors.safetensors")
+    digest = hashlib.sha256((partial / "tensors.safetensors").read_bytes()).hexdigest()
+    state = {
+        "format": FORMAT,
+        "recipe": dict(recipe),
+        "progress": asdict(progress),
+        "facts": dict(facts),
+        "tensors_sha256": digest,
+    }
+    (partial / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")
+    if folder.exists():
+        # The old one steps aside first, so that one complete checkpoint exists at every moment.
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder, old)
+        os.replace(partial, folder)
+        shutil.rmtree(old)
+    else:
+        os.replace(partial, folder)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory."""
+
+    recipe: dict[str, Any]
+    progress: Progress
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read and verify a checkpoint folder.
+
+    Raises:
+        CheckpointInvalid: missing, altered, or of another format.
+    """
+    if not folder.exists() and folder.with_name(folder.name + ".old").exists():
+        folder = folder.with_name(folder.name + ".old")
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if state["format"] != FORMAT:
+            raise CheckpointInvalid(f"{folder} has format {state['format']}; {FORMAT} is supported")
+        path = folder / "tensors.safetensors"
+        if hashlib.sha256(path.read_bytes()).hexdigest() != state["tensors_sha256"]:
+            raise CheckpointInvalid(f"{path} was altered", hint="restore it from a backup, or resume another run")
+        return Checkpoint(
+            recipe=dict(state["recipe"]),
+            progress=Progress(**state["progress"]),
+            facts=state["facts"],
+            tensors=load_file(path),
+        )
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise CheckpointInvalid(
+            f"{folder} is not a checkpoint: {error}", hint="give the run folder that assetgen train made"
+        ) from error
+
+
+def restore_module(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
+    """Copy the tensors saved as ``name`` into ``module``."""
+    prefix = f"{name}."
+    state = {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointInvalid(f"tensors of {name} do not fit the recipe: {error}") from error
+
+
+def restore_optimiser(optimiser: optim.Adam, checkpoint: Checkpoint, name: str) -> None:
+    """Copy the Adam state saved as ``name`` into ``optimiser``."""
+    prefix = f"{name}."
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in checkpoint.tensors.items():
+        if key.startswith(prefix):
+            number, field = key.removeprefix(prefix).split(".")
+            state.setdefault(int(number), {})[field] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

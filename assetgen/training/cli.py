@@ -1,0 +1,153 @@
+"""``assetgen train``: the command line of training."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assetgen.datasets import tiles
+from assetgen.datasets.tiles import Item
+from assetgen.errors import ConfigInvalid, DataInvalid, RuntimeMissing
+from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_toml, recipe_from_values
+
+if TYPE_CHECKING:
+    from assetgen.training.loop import Task
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def main(argv: list[str]) -> int:
+    """Run ``assetgen train`` with the arguments after it; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    arguments.run = arguments.run or Path("runs") / arguments.what
+    arguments.recipe = arguments.recipe or RECIPES / f"{arguments.what}.toml"
+    if arguments.minutes is not None and arguments.minutes <= 0:
+        raise ConfigInvalid(f"--minutes {arguments.minutes} is not allowed; use more than 0")
+    if not arguments.resume and (arguments.run / "checkpoint").exists():
+        raise ConfigInvalid(
+            f"{arguments.run} holds a run already", hint="add --resume to go on with it, or name another --run"
+        )
+    try:
+        import torch
+    except ImportError as error:
+        raise RuntimeMissing("training needs PyTorch", hint="pip install 'assetgen[train]'") from error
+    from assetgen.training import loop
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = _device(arguments.device, torch.cuda.is_available())
+    task, counts = _texture_task(arguments, device) if arguments.what == "texture" else _detail_task(arguments, device)
+    if arguments.dry_run:
+        print(json.dumps({"recipe": asdict(task.recipe), "pictures": counts}, indent=1))  # noqa: T201
+        return 0
+    print(f"{sum(counts.values())} pictures in {len(counts)} classes on {device}; run folder {arguments.run}")  # noqa: T201
+    budget = loop.Budget(minutes=arguments.minutes, tick_s=arguments.tick, sheet_ticks=arguments.sheet_ticks)
+    progress = loop.train(arguments.run, task, budget, resume=arguments.resume, notify=_print)
+    print(f"stopped at {progress.pictures / 1000:.1f} kimg; checkpoint and sheets are in {arguments.run}")  # noqa: T201
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="assetgen train", description="Train a network on a training file.")
+    parser.add_argument("what", choices=["texture", "detail"], help="base colours by class, or texels and maps from them")
+    parser.add_argument("--data", type=Path, required=True, help="training file made by assetgen data pack")
+    parser.add_argument("--run", type=Path, help="run folder (runs/texture or runs/detail)")
+    parser.add_argument("--recipe", type=Path, help="TOML file; see docs/training.md")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    parser.add_argument("--minutes", type=float, help="stop after this long, all sittings together; schedules follow")
+    parser.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to PyTorch")
+    parser.add_argument("--tick", type=float, default=30.0, metavar="SECONDS", help="between statistics lines (30)")
+    parser.add_argument("--sheet-ticks", type=int, default=10, help="ticks between sheets and checkpoints (10)")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and what the data holds; stop")
+    return parser
+
+
+def _texture_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:
+    from assetgen.training.batches import reals_from_items
+    from assetgen.training.texture import TextureTask
+
+    recipe = _recipe(arguments, TextureRecipe)
+    items = tiles.load(arguments.data, classes=recipe.classes, min_contrast=recipe.min_contrast)
+    reals = reals_from_items(items, recipe)
+    counts = {name: len(pictures) for name, pictures in zip(reals.classes, reals.pictures, strict=True)}
+    empty = [name for name, count in counts.items() if not count]
+    if empty:
+        raise DataInvalid(
+            f"no usable picture for {', '.join(empty)}", hint="lower min_contrast or crop_px, or leave the class out"
+        )
+    return TextureTask(recipe, reals, _facts(arguments.data, items, reals.classes), device), counts
+
+
+def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:
+    from assetgen.datasets.mapsets import map_sets
+    from assetgen.training.detail import DetailTask
+
+    recipe = _recipe(arguments, DetailRecipe)
+    items = tiles.load(arguments.data)
+    classes = recipe.classes or tuple(sorted({item.class_name for item in items}))
+    sets, validation = (
+        map_sets(items, classes, recipe.scan_px, recipe.trim_px, split) for split in ("train", "validation")
+    )
+    if not sets:
+        raise DataInvalid(
+            f"{arguments.data} holds no map sets and no picture of {4 * recipe.scan_px} px or more",
+            hint="lower scan_px, or pack pictures of higher resolution",
+        )
+    names = {entry.id for entry in sets}
+    facts = _facts(arguments.data, [item for item in items if item.id in names], classes)
+    counts = Counter(classes[entry.label] if entry.label >= 0 else "other" for entry in sets)
+    return DetailTask(recipe, classes, sets, validation, facts, device), counts
+
+
+def _recipe(arguments: argparse.Namespace, kind: Any) -> Any:
+    overrides: dict[str, Any] = {}
+    for entry in arguments.set:
+        key, separator, text = entry.partition("=")
+        if not separator:
+            raise ConfigInvalid(f"--set {entry} is not KEY=VALUE")
+        try:
+            overrides[key] = json.loads(text)
+        except ValueError:
+            overrides[key] = text
+    if not arguments.resume:
+        return recipe_from_toml(kind, arguments.recipe, overrides)
+    from assetgen.training import checkpoint
+
+    return recipe_from_values(kind, {**checkpoint.load(arguments.run / "checkpoint").recipe, **overrides})
+
+
+def _facts(path: Path, items: Sequence[Item], classes: Sequence[str]) -> Mapping[str, Any]:
+    """What a package must be able to say of its data."""
+    used = [item for item in items if item.split == "train"]
+    if not used:
+        raise DataInvalid(f"{path} holds no training items", hint="pack it with a smaller --validation share")
+    return {
+        "classes": list(classes),
+        "data_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "items": len(used),
+        "licenses": dict(Counter(item.license or "none" for item in used)),
+        "authors": dict(Counter(item.author or "unnamed" for item in used)),
+    }
+
+
+def _device(wanted: str, cuda: bool) -> str:
+    if wanted == "auto":
+        return "cuda" if cuda else "cpu"
+    if wanted.startswith("cuda") and not cuda:
+        raise RuntimeMissing(f"device {wanted} is not usable: PyTorch sees no GPU", hint="use --device cpu or auto")
+    if wanted.split(":")[0] not in ("cpu", "cuda"):
+        raise ConfigInvalid(f"device {wanted!r} is not known; use auto, cpu or cuda")
+    return wanted
+
+
+def _print(line: Mapping[str, float]) -> None:
+    shown = " ".join(f"{name} {value:g}" for name, value in line.items())
+    print(shown, flush=True)  # noqa: T201

@@ -1,0 +1,323 @@
+"""What one step of detail training does; needs torch.
+
+    network          regress base colour, height, roughness, metallic; later also fool the discriminator
+    discriminator    real and predicted crops of base colour; gradient penalty now and then
+    average          move the averaged network
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+from torch import Tensor
+
+from assetgen import latents
+from assetgen.datasets.mapsets import SCALE, MapSet
+from assetgen.models.detail import DetailConfig, DetailNetwork, Maps
+from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
+from assetgen.training import losses
+from assetgen.training.checkpoint import Progress
+from assetgen.training.loop import Sums, adam, autocast, learning_rate, move_average, set_learning_rate
+from assetgen.training.recipe import DetailRecipe
+
+SCALARS = ("height", "roughness", "metallic")
+CROP_STREAM = 1 << 40
+NOISE_STREAM = 1 << 48
+# Items that teach detail are few; small map sets are mostly ground. This share of crops comes from the former.
+DETAIL_SHARE = 0.75
+DEFAULT_RELIEF_PX = 12.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops of one kind: with a large picture (``scale`` 4) or without (``scale`` 1).
+
+    Attributes:
+        targets: by name ``[n, c, H, W]``; masks ``[n]`` say which samples know the target.
+    """
+
+    small: Tensor
+    class_weights: Tensor
+    large: Tensor | None
+    targets: dict[str, Tensor]
+    masks: dict[str, Tensor]
+
+
+class DetailTask:
+    """A detail network, its average and its discriminator in training; the same for the same recipe."""
+
+    def __init__(
+        self,
+        recipe: DetailRecipe,
+        classes: Sequence[str],
+        sets: Sequence[MapSet],
+        validation: Sequence[MapSet],
+        facts: Mapping[str, Any],
+        device: str = "cpu",
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.classes = tuple(classes)
+        self.detailed = [entry for entry in sets if entry.large is not None]
+        self.coarse = [entry for entry in sets if entry.large is None]
+        self.validation = list(validation)
+        self.facts: dict[str, Any] = dict(facts)
+        self.device = device
+        one, two, four = recipe.widths
+        metal = tuple(name in recipe.metal_classes for name in classes)
+        self.network = DetailNetwork(DetailConfig(len(classes), (one, two, four), recipe.blocks), metal)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.discriminator = Discriminator(
+            DiscriminatorConfig(classes=1, edge_px=recipe.score_px, widths=recipe.discriminator_widths)
+        )
+        self.modules: dict[str, torch.nn.Module] = {
+            "network": self.network,
+            "average": self.average,
+            "discriminator": self.discriminator,
+        }
+        for module in self.modules.values():
+            module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimisers = {
+            "network_adam": adam(self.network, recipe.learning_rate),
+            "discriminator_adam": adam(self.discriminator, recipe.learning_rate, every=recipe.r1_interval),
+        }
+
+    def step(self, progress: Progress, done: float, sums: Sums) -> Progress:
+        """Train on one batch."""
+        recipe = self.recipe
+        rate = learning_rate(recipe, done)
+        set_learning_rate(self.optimisers["network_adam"], rate)
+        set_learning_rate(self.optimisers["discriminator_adam"], rate, every=recipe.r1_interval)
+        rng = latents.generator(recipe.seed, CROP_STREAM + progress.step)
+        detailed = bool(self.detailed) and (not self.coarse or rng.random() < DETAIL_SHARE)
+        batch = self._batch(rng, self.detailed if detailed else self.coarse)
+        maps = self._predict(self.network, batch.small, batch.class_weights, progress.step)
+        loss = regression(maps, batch, sums)
+        fools = detailed and recipe.adversarial > 0 and done >= recipe.adversarial_from
+        if fools and batch.large is not None:
+            places = rng.integers(batch.large.shape[2] - recipe.score_px + 1, size=2)
+            real, fake = (_window(x, places, recipe.score_px) for x in (batch.large, maps.base_color))
+            self.discriminator.requires_grad_(False)
+            loss = loss + recipe.adversarial * losses.generator_loss(self._score(fake))
+            self.discriminator.requires_grad_(True)
+        self.optimisers["network_adam"].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimisers["network_adam"].step()
+        if fools:
+            self._discriminator_step(real, fake.detach(), progress.step, sums)
+        move_average(self.average, self.network, recipe, progress.pictures)
+        return replace(progress, step=progress.step + 1, pictures=progress.pictures + recipe.batch)
+
+    def snapshot(self, path: Path) -> None:
+        """Measure validation errors and relief, and draw input, result and target beside each other."""
+        self.facts["validation"] = self._validate()
+        self.facts["relief_px"] = self._relief()
+        _write_sheet(path, self, (self.validation + self.detailed)[:10])
+
+    def predict(self, entry: MapSet) -> Maps:
+        """Maps of a whole item by the averaged network, with fixed noise."""
+        small = _tensor(entry.small, self.device)
+        weights = self._class_weights([entry.label])
+        with torch.no_grad():
+            return self._predict(self.average, small, weights, 0)
+
+    def _predict(self, network: torch.nn.Module, small: Tensor, class_weights: Tensor, step: int) -> Maps:
+        n, _, h, w = small.shape
+        rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        noises = [torch.randn(n, 1, factor * h, factor * w, generator=rng).to(self.device) for factor in (2, 4)]
+        with autocast(self.recipe, self.device):
+            maps: Maps = network(small, class_weights, noises)
+        return maps
+
+    def _score(self, crops: Tensor) -> Tensor:
+        with autocast(self.recipe, self.device):
+            scores: Tensor = self.discriminator(crops, torch.zeros(len(crops), dtype=torch.long, device=self.device))
+        return scores
+
+    def _discriminator_step(self, real: Tensor, fake: Tensor, step: int, sums: Sums) -> None:
+        recipe = self.recipe
+        real_scores, fake_scores = self._score(torch.cat([real, fake])).chunk(2)
+        loss = losses.discriminator_loss(real_scores, fake_scores)
+        adam_d = self.optimisers["discriminator_adam"]
+        adam_d.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if step % recipe.r1_interval == 0:
+            real = real.detach().requires_grad_(True)
+            labels = torch.zeros(len(real), dtype=torch.long, device=self.device)
+            penalty = losses.r1_penalty(self.discriminator(real, labels), real)
+            (penalty * recipe.r1_gamma * recipe.r1_interval).backward()  # type: ignore[no-untyped-call]
+        adam_d.step()
+        sums.add("loss_d", loss)
+
+    def _batch(self, rng: np.random.Generator, sets: Sequence[MapSet]) -> Batch:
+        """Random crops, flipped; slopes change sign with the axis that is flipped."""
+        recipe = self.recipe
+        edge = recipe.crop_px
+        chosen = [sets[i] for i in rng.integers(len(sets), size=recipe.batch)]
+        scale = SCALE if chosen[0].large is not None else 1
+        small, large = [], []
+        targets: dict[str, list[np.ndarray[Any, Any] | None]] = {name: [] for name in (*SCALARS, "slopes")}
+        for entry in chosen:
+            top, left = (int(rng.integers(size - edge + 1)) for size in entry.small.shape[:2])
+            flips = tuple(int(flip) for flip in 1 - 2 * rng.integers(2, size=2))
+            fine = (slice(scale * top, scale * (top + edge)), slice(scale * left, scale * (left + edge)))
+            turn = (slice(None, None, flips[0]), slice(None, None, flips[1]))
+            small.append(entry.small[top : top + edge, left : left + edge][turn])
+            if entry.large is not None:
+                large.append(entry.large[fine][turn])
+            for name, values in targets.items():
+                target = entry.targets.get(name)
+                crop = None if target is None else target[fine][turn]
+                values.append(crop * np.array(flips, dtype=np.float32) if name == "slopes" and crop is not None else crop)
+        known = {name: values for name, values in targets.items() if any(value is not None for value in values)}
+        return Batch(
+            small=_tensor(np.stack(small), self.device),
+            class_weights=self._class_weights([entry.label for entry in chosen]),
+            large=_tensor(np.stack(large), self.device) if large else None,
+            targets={name: _stack(values, self.device) for name, values in known.items()},
+            masks={
+                name: torch.tensor([value is not None for value in values], dtype=torch.float32, device=self.device)
+                for name, values in known.items()
+            },
+        )
+
+    def _class_weights(self, labels: Sequence[int]) -> Tensor:
+        count = len(self.classes)
+        rows = [np.eye(count)[label] if label >= 0 else np.full(count, 1 / count) for label in labels]
+        return torch.from_numpy(np.stack(rows).astype(np.float32)).to(self.device)
+
+    def _validate(self) -> dict[str, float]:
+        """Errors on items the network never saw, beside those of the obvious guesses."""
+        scores: dict[str, list[float]] = {}
+        for entry in self.validation:
+            maps = self.predict(entry)
+            scale = 1 if entry.large is not None else SCALE
+            for name, target in entry.targets.items():
+                if name not in SCALARS:
+                    continue
+                predicted = F.avg_pool2d(getattr(maps, name), scale)[0, 0].cpu().numpy()
+                if name == "height":
+                    grey = entry.large if entry.large is not None else entry.small
+                    guess = grey.astype(np.float32).mean(axis=2)
+                    scores.setdefault("height_correlation", []).append(_correlation(predicted, target[:, :, 0]))
+                    scores.setdefault("height_correlation_of_brightness", []).append(_correlation(guess, target[:, :, 0]))
+                else:
+                    scores.setdefault(f"{name}_error", []).append(float(np.abs(predicted - target[:, :, 0]).mean()))
+            if "roughness" in entry.targets:
+                known = [other.targets["roughness"].mean() for other in self.detailed if "roughness" in other.targets]
+                guess_error = np.abs(entry.targets["roughness"] - np.mean(known)).mean() if known else float("nan")
+                scores.setdefault("roughness_error_of_mean", []).append(float(guess_error))
+        return {name: round(float(np.mean(values)), 4) for name, values in scores.items()} | {
+            "items": float(len(self.validation))
+        }
+
+    def _relief(self) -> dict[str, float]:
+        """Height range in pixels, per class, at which predicted heights have the slopes of real normal maps."""
+        ratios: dict[str, list[float]] = {name: [] for name in self.classes}
+        for entry in self.detailed:
+            if "slopes" in entry.targets and entry.label >= 0:
+                height = self.predict(entry).height[0, 0].cpu().numpy()
+                steps = np.stack([np.roll(height, -1, axis) - np.roll(height, 1, axis) for axis in (0, 1)], axis=2) / 2
+                ratio = float(np.sqrt(np.mean(entry.targets["slopes"] ** 2) / max(np.mean(steps**2), 1e-12)))
+                ratios[self.classes[entry.label]].append(ratio)
+        every = [ratio for values in ratios.values() for ratio in values]
+        usual = float(np.median(every)) if every else DEFAULT_RELIEF_PX
+        return {name: round(float(np.median(values)) if values else usual, 2) for name, values in ratios.items()}
+
+
+def regression(maps: Maps, batch: Batch, sums: Sums) -> Tensor:
+    """Distance of the maps from what is known of them; every term is a mean over known samples."""
+    loss = F.l1_loss(F.avg_pool2d(maps.base_color, SCALE), batch.small)
+    sums.add("color_low", loss)
+    if batch.large is not None:
+        fine = F.l1_loss(maps.base_color, batch.large)
+        sums.add("color_fine", fine)
+        loss = loss + 0.5 * fine
+    scale = 1 if batch.large is not None else SCALE
+    for name in SCALARS:
+        if name in batch.targets:
+            predicted = F.avg_pool2d(getattr(maps, name), scale)
+            mask = batch.masks[name][:, None, None, None]
+            share = mask.mean().clamp(min=1e-6)
+            term = ((predicted - batch.targets[name]).abs() * mask).mean() / share
+            if name == "height":
+                difference = _slopes(predicted) - _slopes(batch.targets[name])
+                term = term + 4.0 * (difference.abs() * mask).mean() / share
+            sums.add(name, term)
+            loss = loss + term * mask.mean()
+    if "slopes" in batch.targets and scale == 1:
+        mask = batch.masks["slopes"] * (1 - batch.masks.get("height", torch.zeros_like(batch.masks["slopes"])))
+        term = _slope_mismatch(maps.height, batch.targets["slopes"])
+        sums.add("slopes", (term * mask).sum() / mask.sum().clamp(min=1e-6))
+        loss = loss + 0.2 * (term * mask).mean()
+    return loss
+
+
+def _slopes(height: Tensor) -> Tensor:
+    """Central differences inside a crop ``[n, 1, h, w]`` -> ``[n, 2, h-2, w-2]``: rows, columns."""
+    rows = (height[:, :, 2:, 1:-1] - height[:, :, :-2, 1:-1]) / 2
+    columns = (height[:, :, 1:-1, 2:] - height[:, :, 1:-1, :-2]) / 2
+    return torch.cat([rows, columns], dim=1)
+
+
+def _slope_mismatch(height: Tensor, slopes: Tensor) -> Tensor:
+    """One minus the cosine between predicted and real slope fields, ``[n]``: blind to the unknown scale."""
+    predicted = _slopes(height).flatten(1)
+    wanted = slopes[:, :, 1:-1, 1:-1].flatten(1)
+    return 1 - F.cosine_similarity(predicted, wanted, dim=1, eps=1e-6)
+
+
+def _window(x: Tensor, places: Any, edge: int) -> Tensor:
+    return x[:, :, places[0] : places[0] + edge, places[1] : places[1] + edge]
+
+
+def _tensor(pixels: np.ndarray[Any, Any], device: str) -> Tensor:
+    batch = np.array(pixels if pixels.ndim == 4 else pixels[None], order="C")
+    tensor = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return tensor.contiguous(memory_format=torch.channels_last).to(device)
+
+
+def _stack(values: Sequence[np.ndarray[Any, Any] | None], device: str) -> Tensor:
+    known = next(value for value in values if value is not None)
+    filled = [np.zeros_like(known) if value is None else value for value in values]
+    return torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2).contiguous().to(device)
+
+
+def _correlation(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    if a.std() < 1e-8 or b.std() < 1e-8:
+        return 0.0
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def _write_sheet(path: Path, task: DetailTask, sets: Sequence[MapSet], edge_px: int = 192) -> None:
+    """A row an item: input, predicted base colour, real one, then predicted and real height and roughness."""
+    sheet = Image.new("RGB", (7 * edge_px, len(sets) * edge_px), (32, 32, 32))
+    for row, entry in enumerate(sets):
+        maps = task.predict(entry)
+        large = entry.large if entry.large is not None else entry.small
+        columns = [
+            entry.small,
+            ((maps.base_color[0].clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy(),
+            large,
+        ]
+        for name in ("height", "roughness"):
+            columns.append((getattr(maps, name)[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).cpu().numpy())
+            target = entry.targets.get(name)
+            columns.append(None if target is None else (target * 255).astype(np.uint8))
+        for column, pixels in enumerate(columns):
+            if pixels is not None:
+                part = pixels[: pixels.shape[0] // 2, : pixels.shape[1] // 2]
+                picture = Image.fromarray(part[:, :, 0] if part.shape[2] == 1 else part).convert("RGB")
+                sheet.paste(picture.resize((edge_px, edge_px)), (column * edge_px, row * edge_px))
+    temporary = path.with_name(path.name + ".partial")
+    sheet.save(temporary, format="PNG", compress_level=1)
+    os.replace(temporary, path)

@@ -1,0 +1,226 @@
+"""The training loop that every network shares; needs torch.
+
+    task <- networks, optimisers, data; from the recipe, or the last checkpoint
+    until the budget is spent:
+        step                 the task takes one step with each network (training/texture.py, training/detail.py)
+        now and then         statistics line; every few of them a sheet and a checkpoint
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn, optim
+
+from assetgen.errors import CheckpointInvalid, OutputUnwritable
+from assetgen.training import checkpoint
+from assetgen.training.checkpoint import Progress
+from assetgen.training.recipe import DetailRecipe, TextureRecipe
+
+DECAY_FROM = 0.7  # of the run; from here the learning rate falls
+DECAY_TO = 0.1
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop and how often to report.
+
+    Attributes:
+        minutes: training time of all sittings together; ``None`` trains the recipe's ``total_kimg``.
+        tick_s: seconds between statistics lines; sheets and checkpoints come with every ``sheet_ticks``-th.
+        steps: stop after this many steps of this sitting; for tests and benchmarks.
+    """
+
+    minutes: float | None = None
+    tick_s: float = 30.0
+    sheet_ticks: int = 10
+    steps: int | None = None
+
+
+@dataclass
+class Sums:
+    """Sums of statistics since the last line, kept as tensors so that counting does not wait for the device."""
+
+    totals: dict[str, Tensor | float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Count one value of ``name``."""
+        self.totals[name] = self.totals.get(name, 0.0) + value.detach()
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """Mean of every name."""
+        return {name: round(float(total) / self.counts[name], 5) for name, total in self.totals.items()}
+
+
+class Task(Protocol):
+    """What is trained: networks and what one step does with them.
+
+    Attributes:
+        recipe: decides everything beside the data.
+        facts: what is known of the data; stored with every checkpoint.
+        modules, optimisers: by name; all of their state is kept in checkpoints.
+    """
+
+    recipe: TextureRecipe | DetailRecipe
+    facts: Mapping[str, Any]
+    modules: Mapping[str, nn.Module]
+    optimisers: Mapping[str, optim.Adam]
+
+    def step(self, progress: Progress, done: float, sums: Sums) -> Progress:
+        """Train one step; ``done`` is the share of the run so far. Returns the progress with step and pictures moved."""
+
+    def snapshot(self, path: Path) -> None:
+        """Bring the averaged network into a state to keep, and draw its sheet of samples to ``path``."""
+
+
+def train(
+    run: Path,
+    task: Task,
+    budget: Budget,
+    *,
+    resume: bool = False,
+    notify: Callable[[Mapping[str, float]], None] = lambda line: None,
+) -> Progress:
+    """Train until the budget is spent or the process is told to stop, and leave a checkpoint in ``run``.
+
+    Args:
+        notify: called with every statistics line.
+
+    Raises:
+        CheckpointInvalid: ``resume`` without a usable checkpoint, or the networks are no longer finite.
+        OutputUnwritable: the run folder cannot be written.
+    """
+    progress = restore(task, checkpoint.load(run / "checkpoint")) if resume else Progress()
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "recipe.json").write_text(json.dumps(asdict(task.recipe), indent=1), encoding="utf-8")
+        return _loop(run, task, budget, progress, notify)
+    except OSError as error:
+        raise OutputUnwritable(f"{run} cannot be written: {error.strerror}", hint="check space and rights") from error
+
+
+def restore(task: Task, saved: checkpoint.Checkpoint) -> Progress:
+    """Put a checkpoint's tensors into the task; returns where the run stood."""
+    for name, module in task.modules.items():
+        checkpoint.restore_module(module, saved, name)
+    for name, optimiser in task.optimisers.items():
+        checkpoint.restore_optimiser(optimiser, saved, name)
+    return saved.progress
+
+
+def _loop(
+    run: Path, task: Task, budget: Budget, progress: Progress, notify: Callable[[Mapping[str, float]], None]
+) -> Progress:
+    stop = _StopFlag()
+    sums = Sums()
+    started = tick_started = time.monotonic()
+    earlier_s = progress.elapsed_s
+    first = tick = progress
+    ticks = 0
+    while True:
+        done = _share_done(task.recipe, budget, progress)
+        over = done >= 1 or stop.raised or (budget.steps is not None and progress.step - first.step >= budget.steps)
+        now = time.monotonic()
+        if over or now - tick_started >= budget.tick_s:
+            line = _statistics(sums, tick, progress, done, now - tick_started)
+            _append(run / "stats.jsonl", line)
+            notify(line)
+            if not all(map(math.isfinite, line.values())):
+                raise CheckpointInvalid(
+                    f"training broke down before step {progress.step}: values are no longer finite",
+                    hint="resume from the last checkpoint with a larger r1_gamma or a smaller learning_rate",
+                )
+            ticks += 1
+            if over or ticks % budget.sheet_ticks == 0:
+                task.snapshot(run / f"sheet-{progress.pictures // 1000:06d}k.png")
+                checkpoint.save(
+                    run / "checkpoint", asdict(task.recipe), progress, task.facts, task.modules, task.optimisers
+                )
+            sums, tick, tick_started = Sums(), progress, time.monotonic()
+        if over:
+            return progress
+        progress = task.step(progress, min(done, 1.0), sums)
+        progress = replace(progress, elapsed_s=earlier_s + time.monotonic() - started)
+
+
+def adam(module: nn.Module, learning_rate: float, *, every: int = 0) -> optim.Adam:
+    """Adam as GANs use it: betas (0, 0.99).
+
+    Args:
+        every: a regulariser is taken every so many steps as a step of its own; slow the optimiser to match (StyleGAN2).
+    """
+    lazy = every / (every + 1) if every else 1.0
+    return optim.Adam(module.parameters(), lr=learning_rate * lazy, betas=(0.0, 0.99**lazy), eps=1e-8)
+
+
+def learning_rate(recipe: TextureRecipe | DetailRecipe, done: float) -> float:
+    """Constant, then falling in a line over the last part of the run."""
+    fall = min(max((done - DECAY_FROM) / (1 - DECAY_FROM), 0.0), 1.0)
+    return recipe.learning_rate * (1 - fall * (1 - DECAY_TO))
+
+
+def set_learning_rate(optimiser: optim.Adam, rate: float, *, every: int = 0) -> None:
+    """Set the rate, slowed as in ``adam``."""
+    optimiser.param_groups[0]["lr"] = rate * (every / (every + 1) if every else 1.0)
+
+
+def move_average(average: nn.Module, network: nn.Module, recipe: TextureRecipe | DetailRecipe, pictures: int) -> None:
+    """Pull the averaged network towards ``network`` with the recipe's half-life."""
+    half_life = min(recipe.ema_kimg * 1000, pictures * recipe.ema_rampup)
+    keep = 0.5 ** (recipe.batch / max(half_life, 1e-8))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
+
+
+def autocast(recipe: TextureRecipe | DetailRecipe, device: str) -> torch.autocast:
+    """Mixed precision if the recipe asks for it."""
+    return torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
+
+
+def _share_done(recipe: TextureRecipe | DetailRecipe, budget: Budget, progress: Progress) -> float:
+    if budget.minutes is not None:
+        return progress.elapsed_s / (60 * budget.minutes)
+    return progress.pictures / (1000 * recipe.total_kimg)
+
+
+def _statistics(sums: Sums, since: Progress, progress: Progress, done: float, seconds: float) -> dict[str, float]:
+    pictures = progress.pictures - since.pictures
+    return {
+        "step": progress.step,
+        "kimg": progress.pictures / 1000,
+        "done": round(done, 4),
+        "elapsed_s": round(progress.elapsed_s, 1),
+        "s_per_kimg": round(seconds * 1000 / pictures, 2) if pictures else 0.0,
+        "augment": round(progress.augment, 4),
+        **sums.means(),
+    }
+
+
+def _append(path: Path, line: Mapping[str, float]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+class _StopFlag:
+    """Raised by SIGINT or SIGTERM: the step under way ends, a checkpoint is written, the run can be resumed."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._raise)
+        except ValueError:  # not the main thread: the caller handles signals
+            pass
+
+    def _raise(self, number: int, frame: object) -> None:
+        self.raised = True

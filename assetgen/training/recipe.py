@@ -1,0 +1,180 @@
+"""The recipes of training runs: frozen dataclasses, read from TOML, overridden from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from assetgen.errors import ConfigInvalid
+
+
+@dataclass(frozen=True)
+class TextureRecipe:
+    """Everything that decides the result of a texture run, beside the data.
+
+    Attributes:
+        classes: classes to learn; empty takes every class of the data.
+        min_contrast: leave out base colours flatter than this (standard deviation of grey, 0 to 127).
+        scan_px: texel density: pixels across one scan.
+        trim_px: cut this border off every picture: thumbnails are noisy there.
+        crop_px: edge of the crops that the discriminator sees.
+        directed_classes: classes with an up and a down; the others are turned by 90 degrees as well.
+        batch: pictures a step.
+        total_kimg: length of the run in thousands of pictures; schedules are fractions of it.
+        learning_rate: of both networks; Adam with betas (0, 0.99).
+        r1_gamma, r1_interval: gradient penalty on reals and how often it is taken.
+        ema_kimg: half-life of the averaged generator, at most ``ema_rampup`` of the pictures so far.
+        augment_target: how often the discriminator may be right about reals, as mean sign, before augmentation grows.
+        augment_kimg: thousands of pictures in which the augmentation probability can move by 1.
+        augment_max: largest augmentation probability.
+        precision: ``bf16`` autocast or ``fp32``.
+    """
+
+    seed: int = 1
+    classes: tuple[str, ...] = ()
+    min_contrast: float = 4.0
+    scan_px: int = 128
+    trim_px: int = 2
+    crop_px: int = 64
+    directed_classes: tuple[str, ...] = ("brick", "planks_woodfloor", "wood", "roof", "bark")
+    latent: int = 128
+    widths: tuple[int, ...] = (128, 64, 32)
+    grid_layers: int = 4
+    discriminator_widths: tuple[int, ...] = (64, 96, 128, 192)
+    grid_noise_channels: int = 16
+    batch: int = 32
+    total_kimg: float = 300.0
+    learning_rate: float = 0.0025
+    r1_gamma: float = 0.2
+    r1_interval: int = 16
+    ema_kimg: float = 5.0
+    ema_rampup: float = 0.05
+    augment_target: float = 0.6
+    augment_kimg: float = 100.0
+    augment_max: float = 0.8
+    precision: str = "bf16"
+
+    def __post_init__(self) -> None:
+        stride = 2 ** (len(self.widths) - 1)
+        deepest = max(stride, 2 ** len(self.discriminator_widths))
+        _check(
+            self,
+            {
+                "crop_px": (self.crop_px > 0 and self.crop_px % deepest == 0, f"a multiple of {deepest}"),
+                "batch": (self.batch > 0 and self.batch % 4 == 0, "a positive multiple of 4"),
+                "precision": (self.precision in ("bf16", "fp32"), "bf16 or fp32"),
+                "total_kimg": (self.total_kimg > 0, "above 0"),
+                "learning_rate": (self.learning_rate > 0, "above 0"),
+                "r1_interval": (self.r1_interval >= 1, "1 or more"),
+                "augment_max": (0 <= self.augment_max <= 1, "0 to 1"),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class DetailRecipe:
+    """Everything that decides the result of a detail run, beside the data.
+
+    Attributes:
+        classes: classes the network is told apart by; the order must be the texture model's.
+        metal_classes: classes in which metallic is learned; elsewhere it is 0.
+        scan_px: texel density of the input; items four times as large teach detail, smaller ones the maps only.
+        crop_px: edge of input crops.
+        score_px: edge of the crops that the discriminator sees, in output pixels.
+        batch: crops a step.
+        total_kimg: length of the run in thousands of crops.
+        adversarial: weight of the discriminator's say on base colour; 0 trains by regression alone.
+        adversarial_from: share of the run after which the discriminator takes part.
+    """
+
+    seed: int = 1
+    classes: tuple[str, ...] = ()
+    metal_classes: tuple[str, ...] = ("metal", "rust")
+    scan_px: int = 128
+    trim_px: int = 2
+    crop_px: int = 24
+    score_px: int = 64
+    widths: tuple[int, ...] = (48, 24, 16)
+    blocks: int = 4
+    discriminator_widths: tuple[int, ...] = (32, 64, 96, 128)
+    batch: int = 8
+    total_kimg: float = 40.0
+    learning_rate: float = 0.002
+    adversarial: float = 0.05
+    adversarial_from: float = 0.2
+    r1_gamma: float = 0.5
+    r1_interval: int = 16
+    ema_kimg: float = 2.0
+    ema_rampup: float = 0.05
+    precision: str = "bf16"
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            {
+                "widths": (len(self.widths) == 3, "three numbers"),
+                "score_px": (0 < self.score_px <= 4 * self.crop_px, "at most 4 crop_px"),
+                "batch": (self.batch > 0 and self.batch % 4 == 0, "a positive multiple of 4"),
+                "precision": (self.precision in ("bf16", "fp32"), "bf16 or fp32"),
+                "total_kimg": (self.total_kimg > 0, "above 0"),
+                "learning_rate": (self.learning_rate > 0, "above 0"),
+                "r1_interval": (self.r1_interval >= 1, "1 or more"),
+                "adversarial_from": (0 <= self.adversarial_from <= 1, "0 to 1"),
+            },
+        )
+
+
+RecipeType = TypeVar("RecipeType", TextureRecipe, DetailRecipe)
+
+
+def recipe_from_toml(kind: type[RecipeType], path: Path, overrides: Mapping[str, Any] | None = None) -> RecipeType:
+    """Read a recipe; ``overrides`` win.
+
+    Raises:
+        ConfigInvalid: unreadable file, unknown key (with the closest name), wrong type, or value out of range.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(f"{path} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid(f"{path} is not TOML: {error}") from error
+    return recipe_from_values(kind, {**values, **(overrides or {})})
+
+
+def recipe_from_values(kind: type[RecipeType], values: Mapping[str, Any]) -> RecipeType:
+    """Check names and types and make the recipe."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            raise ConfigInvalid(
+                f"recipe key {name!r} is not known", hint=f"did you mean {close[0]!r}?" if close else "see --dry-run"
+            )
+        checked[name] = _typed(name, value, fields[name].default)
+    return kind(**checked)
+
+
+def _check(recipe: object, rules: Mapping[str, tuple[bool, str]]) -> None:
+    for name, (fits, allowed) in rules.items():
+        if not fits:
+            raise ConfigInvalid(f"{name}: {getattr(recipe, name)} is not allowed; use {allowed}")
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        kind = int if name.endswith("widths") else str
+        if isinstance(value, list | tuple) and all(type(entry) is kind for entry in value):
+            return tuple(value)
+        raise ConfigInvalid(f"{name}: {value!r} is not a list of {kind.__name__}")
+    if isinstance(default, float) and type(value) in (int, float):
+        return float(value)
+    if type(value) is type(default):
+        return value
+    raise ConfigInvalid(f"{name}: {value!r} is not a {type(default).__name__}")
