@@ -15,14 +15,14 @@ def shape(array: Any, pattern: str, name: str = "array") -> None:
         name: what to call the array in the error.
     """
     words = pattern.split()
-    sizes = tuple(int(size) for size in array.shape)
+    sizes = tuple(array.shape)
     bound: dict[str, int] = {}
     fits = len(words) == len(sizes)
     for word, size in zip(words, sizes, strict=False):
         wanted = int(word) if word.isdigit() else bound.setdefault(word, size)
         fits = fits and wanted == size
     if not fits:
-        raise ValueError(f"{name}: got shape {sizes}, expected [{pattern}]")
+        raise ValueError(f"{name}: got shape {tuple(int(size) for size in sizes)}, expected [{pattern}]")
 
 
 def in_range(array: Any, low: float, high: float, name: str = "array") -> None:

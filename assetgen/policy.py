@@ -8,8 +8,13 @@ tensor's size must follow from the sizes of the inputs alone, and stay in propor
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +23,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 from assetgen.errors import PolicyViolated
-from assetgen.manifest import MAX_FILE_BYTES, InputSpec, Manifest
+from assetgen.manifest import MAX_FILE_BYTES, InputSpec, Manifest, OutputMap
 
 OPSETS = range(18, 23)
 IR_VERSIONS = range(8, 11)
@@ -27,6 +32,9 @@ MAX_RANK = 8
 # Elements that one tensor may have: a fixed part, and so many for each pixel of the output.
 MAX_FIXED_ELEMENTS = 1 << 24
 MAX_ELEMENTS_PER_PIXEL = 256
+CHILD_TIMEOUT_S = 120
+_REFUSED = 3
+_passed: set[bytes] = set()  # digests of graph and interface: a process checks the same ones once
 
 OPERATORS = frozenset(
     [
@@ -192,18 +200,82 @@ def _check(data: bytes, manifest: Manifest) -> None:
         model.ParseFromString(data)
     except DecodeError as error:
         raise _RuleError("is not an ONNX model, or is cut off") from error
+    _check_texts(model)
     _check_frame(model)
     for tensor in _tensors(model.graph):
         _check_tensor(tensor)
     _check_nodes(model.graph)
     _check_interface(model.graph, manifest)
+    _check_in_child(data, manifest)
+
+
+def _check_in_child(data: bytes, manifest: Manifest) -> None:
+    """Run onnx's own checks, which are native code, in a process of their own: a hostile graph can abort it."""
+    interface = {
+        "inputs": [asdict(spec) for spec in manifest.inputs],
+        "outputs": [asdict(spec) for spec in manifest.outputs],
+        "edges_px": [manifest.size.min_px, manifest.size.max_px],
+    }
+    header = json.dumps(interface).encode() + b"\n"
+    digest = hashlib.sha256(header + data).digest()
+    if digest in _passed:
+        return
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from assetgen import policy; policy._child_main()"
     try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError, TypeError) as error:
-        raise _RuleError(f"is not valid ONNX: {_first_line(error)}") from error
-    small, large = manifest.size.min_px, manifest.size.max_px
-    for height_px, width_px in sorted({(small, small), (small, large), (large, large)}):
-        _check_sizes(model, manifest, height_px, width_px)
+        child = subprocess.run(
+            [sys.executable, "-c", code, str(Path(__file__).resolve().parents[1])],
+            input=header + data,
+            capture_output=True,
+            timeout=CHILD_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _RuleError(f"was not checked after {CHILD_TIMEOUT_S} s") from error
+    if child.returncode == _REFUSED:
+        raise _RuleError(child.stdout.decode("utf-8", "replace"))
+    if child.returncode != 0:
+        last = (child.stderr.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+        raise _RuleError(f"ended the process that checked it (status {child.returncode}): {last[:300]}")
+    _passed.add(digest)
+
+
+def _child_main() -> None:
+    """Check a model from standard input; exit with 0, or with _REFUSED and the broken rule on standard output."""
+    head, _, data = sys.stdin.buffer.read().partition(b"\n")
+    interface = json.loads(head)
+    model = onnx.ModelProto()
+    model.ParseFromString(data)
+    inputs = [InputSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in interface["inputs"]]
+    outputs = [OutputMap(**spec) for spec in interface["outputs"]]
+    small, large = interface["edges_px"]
+    try:
+        try:
+            onnx.checker.check_model(model)
+        except (onnx.checker.ValidationError, ValueError, TypeError) as error:
+            raise _RuleError(f"is not valid ONNX: {_first_line(error)}") from error
+        for height_px, width_px in sorted({(small, small), (small, large), (large, large)}):
+            _check_sizes(model, inputs, outputs, height_px, width_px)
+    except _RuleError as error:
+        sys.stdout.buffer.write(str(error).encode("utf-8", "replace"))
+        sys.stdout.flush()
+        sys.exit(_REFUSED)
+
+
+def _check_texts(model: onnx.ModelProto) -> None:
+    """Check that every name is text: protobuf hands out what is not UTF-8 as bytes."""
+    graph = model.graph
+    texts: list[object] = [opset.domain for opset in model.opset_import]
+    texts += [function.name for function in model.functions]
+    texts += [tensor.name for tensor in _tensors(graph)]
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        texts += [value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim)]
+    for node in graph.node:
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        for attribute in node.attribute:
+            texts += [attribute.name, attribute.ref_attr_name]
+    for text in texts:
+        if not isinstance(text, str):
+            raise _RuleError(f"holds the name {text!r:.80}, which is not UTF-8")
 
 
 def _check_frame(model: onnx.ModelProto) -> None:
@@ -309,12 +381,14 @@ def _check_values(what: str, values: list[onnx.ValueInfoProto], wanted: dict[str
             raise _RuleError(f"{what} {value.name!r} has shape {dims[:9]}, the manifest says {list(shape)}")
 
 
-def _check_sizes(model: onnx.ModelProto, manifest: Manifest, height_px: int, width_px: int) -> None:
+def _check_sizes(
+    model: onnx.ModelProto, inputs: Sequence[InputSpec], outputs: Sequence[OutputMap], height_px: int, width_px: int
+) -> None:
     """Infer the shape of every tensor for one asset of this size, and check that none is unknown or too large."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]
-    specs = {spec.name: spec for spec in manifest.inputs}
+    specs = {spec.name: spec for spec in inputs}
     for value in fixed.graph.input:
         _set_shape(value, input_shape(specs[value.name], height_px, width_px))
     for value in fixed.graph.output:
@@ -337,7 +411,7 @@ def _check_sizes(model: onnx.ModelProto, manifest: Manifest, height_px: int, wid
                 raise _RuleError(f"{where}: the size of its result does not follow from the sizes of the inputs")
             if math.prod(shapes[name]) > limit:
                 raise _RuleError(f"{where} makes a tensor of {list(shapes[name])} {at}, allowed are {limit} elements")
-    for spec in manifest.outputs:
+    for spec in outputs:
         wanted = (1, spec.channels, height_px, width_px)
         if shapes.get(spec.name) != wanted:
             found = shapes.get(spec.name)

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from assetgen.describe import ModelInfo
@@ -64,6 +64,7 @@ class _Call:
     admitted_s: float
     tell_progress: bool
     jobs: deque[tuple[Job, asyncio.Queue[News]]] = field(default_factory=deque)
+    submitted: int = 0
     error: AssetgenError | None = None
 
     @property
@@ -137,15 +138,14 @@ class Service:
         loop = asyncio.get_running_loop()
         alarm = loop.call_later(call.deadline_s, self._expire, call)
         try:
-            yield await self._started(call)
-            emitted = 0.0
-            count, begun_s, next_index = call.plan.count, 0.0, call.plan.first_index
+            started = await self._started(call)
+            self._fill(call, loop)
+            yield started
             if call.tell_progress and len(self._calls) > 1:
                 yield Progress("queued", 0.0)
+            emitted, begun_s, count = 0.0, 0.0, call.plan.count
             for position in range(count):
-                while len(call.jobs) < ASSETS_UNDER_WAY and next_index < call.plan.first_index + count:
-                    self._submit(call, next_index, loop)
-                    next_index += 1
+                self._fill(call, loop)
                 job, inbox = call.jobs[0]
                 while not isinstance(news := await inbox.get(), Done):
                     if isinstance(news, Artifact):
@@ -155,6 +155,8 @@ class Service:
                         yield Progress(news.name, emitted)
                 if news.error is not None:
                     raise news.error
+                if news.last is not None:
+                    yield news.last
                 begun_s = begun_s or job.begun_s
                 call.jobs.popleft()
             now_s = time.monotonic()
@@ -203,7 +205,7 @@ class Service:
             )
         if request.seed is None:
             request = replace(request, seed=secrets.randbits(32))
-        plan: Plan = KINDS[package.manifest.kind].resolve(package, request)
+        plan: Plan = KINDS[package.manifest.kind].resolve(package.manifest, request)
         cap_s = self.limits.call_cap_s
         call = _Call(
             package,
@@ -246,18 +248,19 @@ class Service:
                 raise call.error
         return Started(call.plan.seed, call.package.digest, self.worker.session(call.package).backend)
 
-    def _submit(self, call: _Call, index: int, loop: asyncio.AbstractEventLoop) -> None:
-        inbox: asyncio.Queue[News] = asyncio.Queue()
-
-        def notify(news: News) -> None:
-            loop.call_soon_threadsafe(inbox.put_nowait, news)
-
-        job = Job(call.package, call.plan, index, notify, tell_stages=call.tell_progress)
-        call.jobs.append((job, inbox))
-        if call.error is None:
-            self.worker.submit(job)
-        else:
-            inbox.put_nowait(Done(call.error))
+    def _fill(self, call: _Call, loop: asyncio.AbstractEventLoop) -> None:
+        """Submit assets until as many as allowed are under way."""
+        while len(call.jobs) < ASSETS_UNDER_WAY and call.submitted < call.plan.count:
+            inbox: asyncio.Queue[News] = asyncio.Queue()
+            notify = _poster(loop, inbox)
+            index = call.plan.first_index + call.submitted
+            job = Job(call.package, call.plan, index, notify, tell_stages=call.tell_progress)
+            call.jobs.append((job, inbox))
+            call.submitted += 1
+            if call.error is None:
+                self.worker.submit(job)
+            else:
+                inbox.put_nowait(Done(call.error))
 
     def _expire(self, call: _Call) -> None:
         self._stop(call, DeadlineTooShort(f"the call did not end within its deadline of {call.deadline_s:.3g} s"))
@@ -275,6 +278,19 @@ class Service:
         self._calls.discard(call)
         if self._idle is not None and not self._calls:
             self._idle.set()
+
+
+def _poster(loop: asyncio.AbstractEventLoop, inbox: asyncio.Queue[News]) -> Callable[[News], object]:
+    """What other threads call to put news into ``inbox``."""
+
+    def post(news: News) -> None:
+        try:
+            loop.call_soon_threadsafe(inbox.put_nowait, news)
+        except RuntimeError:
+            if not loop.is_closed():  # else whoever asked is gone, and so is the inbox
+                raise
+
+    return post
 
 
 def _fraction(stage: Stage, position: int, count: int) -> float:

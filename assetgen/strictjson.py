@@ -91,7 +91,7 @@ def _constant(text: str) -> float:
     raise StrictJsonError(f"{text} is not JSON")
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:  # noqa: PLR0911  (one return for each kind of type)
+def _convert(kind: Any, value: Any, where: str) -> Any:
     origin = get_origin(kind)
     if kind is Any:
         return value

@@ -48,6 +48,8 @@ _SPACE_OF: dict[int, ColorSpace] = {number: kind for kind, number in _SPACES.ite
 
 def request_to_message(request: Request) -> generation_service_pb2.GenerateRequest:
     """Raises FieldInvalid where a value does not fit the wire."""
+    for name in ("seed", "count", "first_index", "width_px", "height_px"):
+        _check_uint32(name, getattr(request, name))
     output = request.output
     convention = _CONVENTIONS[output.normal_convention] if output.normal_convention else _NO_CONVENTION
     try:
@@ -63,17 +65,13 @@ def request_to_message(request: Request) -> generation_service_pb2.GenerateReque
             output=generation_service_pb2.OutputSpec(
                 maps=[_MAPS[MapKind(kind)] for kind in output.maps],
                 profile=output.profile,
-                normal_convention=_CONVENTIONS[output.normal_convention]
-                if output.normal_convention
-                else _NO_CONVENTION,
+                normal_convention=convention,
                 encoding=_ENCODINGS[output.encoding],
                 name=output.name,
             ),
         )
     except (ValueError, TypeError) as error:
-        raise FieldInvalid(
-            f"the request cannot be sent: {error}", hint="seed, count and sizes are whole numbers from 0 to 4294967295"
-        ) from error
+        raise FieldInvalid(f"the request cannot be sent: {error}", hint="check its types") from error
 
 
 def request_from_message(message: generation_service_pb2.GenerateRequest) -> Request:
@@ -342,6 +340,17 @@ def _value_from_message(name: str, message: asset_pb2.ParameterValue) -> Paramet
         raise FieldInvalid(f"{field}: holds no value that this server understands", field=field)
     value: ParameterValue = getattr(message, case)
     return value
+
+
+def _check_uint32(name: str, value: object) -> None:
+    if value is None and name == "seed":
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+        raise FieldInvalid(
+            f"{name}: {value!r:.80} is not allowed; use a whole number from 0 to 4294967295",
+            field=name,
+            metadata={"value": f"{value!r:.80}"},
+        )
 
 
 def _known(table: Mapping[int, T], number: int, field: str) -> T:

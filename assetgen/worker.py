@@ -37,9 +37,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Done:
-    """A job's last news; ``error`` says why when it failed."""
+    """A job's last news: its last file, or ``error``, why it failed."""
 
     error: AssetgenError | None = None
+    last: Artifact | None = None
 
 
 News: TypeAlias = Stage | Artifact | Done
@@ -59,7 +60,7 @@ class Job:
     package: VerifiedPackage
     plan: Plan
     index: int
-    notify: Callable[[News], None]
+    notify: Callable[[News], object]
     tell_stages: bool = True
     error: AssetgenError | None = field(default=None, init=False)
     begun_s: float = field(default=0.0, init=False)
@@ -81,8 +82,9 @@ class Worker:
         self._opening = threading.Lock()
         self._lock = threading.Lock()
         self._running: tuple[Job, Session] | None = None
+        self._before_finish = 0
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._ready: queue.Queue[tuple[Job, dict[str, FloatArray]] | None] = queue.Queue(maxsize=1)
+        self._ready: queue.Queue[tuple[Job, dict[str, FloatArray] | None] | None] = queue.Queue(maxsize=1)
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="assetgen-finish")
         self._unfinished = threading.Semaphore(FINISHERS + 1)
         self._stages = [
@@ -115,7 +117,13 @@ class Worker:
 
     def submit(self, job: Job) -> None:
         """Queue ``job``; its news come through ``job.notify``."""
-        self._waiting.put(job)
+        with self._lock:
+            self._before_finish += 1
+            alone = self._before_finish == 1
+        if alone:  # nothing to overlap with: the thread that runs also prepares, one hand-over less
+            self._ready.put((job, None))
+        else:
+            self._waiting.put(job)
 
     def cancel(self, job: Job, error: AssetgenError | None = None) -> None:
         """Stop ``job`` wherever it is: before the next step, or inside the run of the graph."""
@@ -136,27 +144,36 @@ class Worker:
     def _prepare_all(self) -> None:
         while (job := self._waiting.get()) is not None:
             try:
-                _stop_if_cancelled(job)
-                job.begun_s = time.monotonic()
-                self.session(job.package)
-                inputs = KINDS[job.package.manifest.kind].prepare(job.package.manifest, job.plan, job.index)
+                inputs = self._prepare(job)
             except Exception as error:  # noqa: BLE001 -- the thread must outlive any job
+                self._leave()
                 _fail(job, error)
             else:
                 self._ready.put((job, inputs))
         self._ready.put(None)
+
+    def _prepare(self, job: Job) -> dict[str, FloatArray]:
+        _stop_if_cancelled(job)
+        job.begun_s = time.monotonic()
+        return KINDS[job.package.manifest.kind].prepare(job.package.manifest, job.plan, job.index)
 
     def _run_all(self) -> None:
         while (item := self._ready.get()) is not None:
             job, inputs = item
             self._unfinished.acquire()
             try:
-                outputs = self._run(job, inputs)
+                outputs = self._run(job, self._prepare(job) if inputs is None else inputs)
             except Exception as error:  # noqa: BLE001
                 self._unfinished.release()
+                self._leave()
                 _fail(job, error)
             else:
+                self._leave()
                 self._finishers.submit(self._finish, job, outputs)
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._before_finish -= 1
 
     def _run(self, job: Job, inputs: dict[str, FloatArray]) -> dict[str, FloatArray]:
         session = self.session(job.package)
@@ -185,10 +202,13 @@ class Worker:
             if job.tell_stages:
                 job.notify(Stage("encoding"))
             kind = KINDS[job.package.manifest.kind]
-            for artifact in kind.finish(job.package.manifest, job.plan, job.index, outputs):
+            artifacts = kind.finish(job.package.manifest, job.plan, job.index, outputs)
+            last = next(artifacts)
+            for artifact in artifacts:
                 _stop_if_cancelled(job)
-                job.notify(artifact)
-            job.notify(Done())
+                job.notify(last)
+                last = artifact
+            job.notify(Done(last=last))
         except Exception as error:  # noqa: BLE001
             _fail(job, error)
         finally:
@@ -199,7 +219,7 @@ def _warm_up(package: VerifiedPackage, session: Session) -> None:
     """Run the smallest asset and check that it repeats; first runs also allocate and choose kernels."""
     kind, edge_px = KINDS[package.manifest.kind], package.manifest.size.min_px
     request = Request(package.manifest.id, seed=0, width_px=edge_px, height_px=edge_px)
-    self_check(session, kind.prepare(package.manifest, kind.resolve(package, request), 0))
+    self_check(session, kind.prepare(package.manifest, kind.resolve(package.manifest, request), 0))
 
 
 def _stop_if_cancelled(job: Job) -> None:

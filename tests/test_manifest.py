@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -218,10 +219,8 @@ def test_any_single_change_of_a_byte_gives_a_manifest_or_a_value_error(data):
 def test_any_value_in_any_field_gives_a_manifest_or_a_value_error(value):
     whole = json.loads(manifest_to_bytes(manifest()))
     for key in whole:
-        try:
+        with contextlib.suppress(ValueError):
             manifest_from_bytes(json.dumps(whole | {key: value}).encode())
-        except ValueError as error:
-            assert str(error)
 
 
 def test_reading_needs_the_standard_library_only():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from assetgen import policy
 from assetgen.errors import PolicyViolated
 from assetgen.manifest import Manifest, SizeSpec
 from assetgen.policy import OPERATORS, check_graph, check_model, input_shape
@@ -208,11 +210,18 @@ def test_names_made_twice_or_never_are_refused():
         (with_constant(insert("Expand", ["truncation", "k"]), [2**30, 2**10]), "makes a tensor of"),
         (with_constant(insert("Tile", ["z", "k"]), [2**20, 2**20]), "makes a tensor of|does not follow"),
         (with_constant(insert("Pad", ["z", "k"]), [0, 0, 2**40, 0]), "makes a tensor of"),
-        (with_constant(insert("Range", ["k0", "k", "k1"]), 2**40), "nothing before it makes"),
     ],
 )
 def test_a_graph_may_not_ask_for_terabytes(change, rule):
     refused(change, rule)
+
+
+def test_a_range_may_not_be_endless():
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.initializer.extend([constant("from", 0), constant("to", 2**40), constant("step", 1)])
+        model.graph.node.insert(0, helper.make_node("Range", ["from", "to", "step"], ["planted"]))
+
+    refused(change, r"makes a tensor of \[1099511627776\]")
 
 
 def test_a_size_computed_in_the_graph_is_computed_here_too():
@@ -343,6 +352,32 @@ def test_input_shape_follows_the_stride():
 ORIGINAL = tiny_model().SerializeToString()
 
 
+@pytest.mark.parametrize("name", [b"base_color", b"noise_0", b"height", b"Sigmoid", b"c3"])
+def test_names_that_are_not_utf8_are_refused(name):
+    with pytest.raises(PolicyViolated, match=r"not UTF-8"):
+        check_model(ORIGINAL.replace(name, name[:-1] + b"\xff"), MANIFEST)
+
+
+def test_a_graph_that_ends_its_checker_is_refused_and_we_live(monkeypatch):
+    """onnx's native code was seen to abort on altered graphs; here its process is killed as an abort would."""
+    planted = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    real = policy.subprocess.run
+    monkeypatch.setattr(policy, "_passed", set())
+    monkeypatch.setattr(policy.subprocess, "run", lambda command, **rest: real([command[0], "-c", planted], **rest))
+    with pytest.raises(PolicyViolated, match=r"ended the process that checked it"):
+        check_model(ORIGINAL, MANIFEST)
+
+
+def test_a_graph_that_keeps_its_checker_busy_is_refused(monkeypatch):
+    real = policy.subprocess.run
+    slow = "import time; time.sleep(60)"
+    monkeypatch.setattr(policy, "_passed", set())
+    monkeypatch.setattr(policy, "CHILD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(policy.subprocess, "run", lambda command, **rest: real([command[0], "-c", slow], **rest))
+    with pytest.raises(PolicyViolated, match=r"was not checked after 0.2 s"):
+        check_model(ORIGINAL, MANIFEST)
+
+
 def test_cut_off_at_every_percent():
     for percent in range(100):
         with pytest.raises(PolicyViolated):
@@ -355,6 +390,7 @@ def test_random_bytes_are_refused(data):
         check_model(data, MANIFEST)
 
 
+@settings(max_examples=10)
 @given(st.data())
 def test_altered_bytes_are_refused_or_harmless(data):
     """Whatever one byte becomes, the answer is a pass or the one error; never another exception, never a crash."""
@@ -362,7 +398,5 @@ def test_altered_bytes_are_refused_or_harmless(data):
     structure = len(ORIGINAL) - 1500
     position = data.draw(st.integers(0, 300) | st.integers(structure, len(ORIGINAL) - 1) | st.integers(0, structure))
     altered = ORIGINAL[:position] + bytes([data.draw(st.integers(0, 255))]) + ORIGINAL[position + 1 :]
-    try:
+    with contextlib.suppress(PolicyViolated):
         check_model(altered, MANIFEST)
-    except PolicyViolated as error:
-        assert error.message.startswith("graph: ")

@@ -40,7 +40,7 @@ def test_the_same_folder_twice_is_no_conflict(tmp_path):
 def test_two_packages_with_one_id_are_refused(tmp_path):
     write_tiny_package(tmp_path / "one", "same")
     write_tiny_package(tmp_path / "two", "same", weight_seed=1)
-    with pytest.raises(PackageInvalid, match="two packages have the id 'same': .*one and .*two"):
+    with pytest.raises(PackageInvalid, match=r"two packages have the id 'same': .*one and .*two"):
         open_store([tmp_path])
 
 

@@ -1,6 +1,7 @@
 """Map sets as arrays for learning maps from base colours; numpy and Pillow only.
 
-Scales of height differ between items and are unknown, so height is standardised per item; slopes come from normal maps.
+Scales of height differ between items and are unknown, and how high a far part of a surface lies cannot be seen in its
+colour. So height is standardised per item after its slow changes are taken out; slopes come from normal maps.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from assetgen.types import FloatArray, MapKind
 
 SCALE = 4
 HEIGHT_DEVIATIONS = 6.0  # standardised height covers mean +- 3 deviations
+SLOW_CELLS = 8.0  # input pixels; the deviation of the Gaussian that counts as slow
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,7 @@ def _map_set(item: Item, classes: Sequence[str], scan_px: int, trim_px: int, det
             targets[kind.value] = _trimmed(at_density(item, density, kind), trim).astype(np.float32) / 255
     if MapKind.HEIGHT in item.maps:
         height = _trimmed(at_density(item, density, MapKind.HEIGHT), trim).astype(np.float32)
-        standard = (height - height.mean()) / max(float(height.std()), 1.0)
-        targets["height"] = np.clip(0.5 + standard / HEIGHT_DEVIATIONS, 0, 1).astype(np.float32)
+        targets["height"] = standard_height(height, SLOW_CELLS * (SCALE if detailed else 1))
     if MapKind.NORMAL in item.maps and detailed:
         targets["slopes"] = slopes(_trimmed(at_density(item, density, MapKind.NORMAL), trim))
     return MapSet(
@@ -71,6 +72,15 @@ def _map_set(item: Item, classes: Sequence[str], scan_px: int, trim_px: int, det
         large=color if detailed else None,
         targets=targets,
     )
+
+
+def standard_height(height: FloatArray, slow_px: float) -> FloatArray:
+    """Height ``[H, W, 1]`` in any unit without its slow changes, mean 0.5 and deviation 1/6, clipped to [0, 1]."""
+    rows, columns = (np.fft.fftfreq(size) for size in height.shape[:2])
+    slow = np.exp(-2 * (np.pi * slow_px) ** 2 * (rows[:, None] ** 2 + columns[None] ** 2))
+    fast = np.fft.ifft2(np.fft.fft2(height[:, :, 0]) * (1 - slow)).real
+    standard = fast / max(float(fast.std()), 1e-3)
+    return np.clip(0.5 + standard / HEIGHT_DEVIATIONS, 0, 1).astype(np.float32)[:, :, None]
 
 
 def slopes(normal: NDArray[np.uint8]) -> FloatArray:

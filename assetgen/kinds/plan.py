@@ -49,7 +49,7 @@ class Kind(Protocol):
     def made_maps(self, manifest: Manifest) -> tuple[MapKind, ...]:
         """Maps the model makes, in the order of MapKind; empty for kinds that make none."""
 
-    def resolve(self, package: VerifiedPackage, request: Request) -> Any:
+    def resolve(self, manifest: Manifest, request: Request) -> Any:
         """Check the request against the model, and fill in what it leaves open."""
 
     def prepare(self, manifest: Manifest, plan: Any, index: int) -> dict[str, FloatArray]:

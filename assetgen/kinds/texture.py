@@ -106,9 +106,8 @@ def made_maps(manifest: Manifest) -> tuple[MapKind, ...]:
     return tuple(kind for kind in MapKind if kind in made)
 
 
-def resolve(package: VerifiedPackage, request: Request) -> Plan:
+def resolve(manifest: Manifest, request: Request) -> Plan:
     """Check the request against the model, and fill in what it leaves open; raises FieldInvalid."""
-    manifest = package.manifest
     seed = check_integer(request.seed, 0, MAX_SEED, "seed")
     first_index, count = check_indices(request)
     values: dict[str, Any] = check_parameters(manifest.parameters, request.parameters, manifest.id)

@@ -79,7 +79,13 @@ class Dense(nn.Module):
         self.lr_scale = lr_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.scale, self.bias * self.lr_scale)
+        return F.linear(x, _scaled(self.weight, self.scale), _scaled(self.bias, self.lr_scale))
+
+    def bake(self) -> None:
+        """Fold the scales into the parameters, for export; training no longer makes sense afterwards."""
+        self.weight.data.mul_(self.scale)
+        self.bias.data.mul_(self.lr_scale)
+        self.scale = self.lr_scale = 1.0
 
 
 class Conv(nn.Module):
@@ -101,10 +107,15 @@ class Conv(nn.Module):
         self.margin = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * self.scale
+        weight = _scaled(self.weight, self.scale)
         if self.wrap and self.margin:
             return F.conv2d(wrap_pad(x, self.margin), weight, self.bias, self.stride)
         return F.conv2d(x, weight, self.bias, self.stride, padding=self.margin)
+
+    def bake(self) -> None:
+        """Fold the scale into the weight, for export."""
+        self.weight.data.mul_(self.scale)
+        self.scale = 1.0
 
 
 class ModulatedConv(nn.Module):
@@ -128,17 +139,28 @@ class ModulatedConv(nn.Module):
         self.scale = 1.0 / math.sqrt(inputs * kernel * kernel)
         self.margin = kernel // 2
         self.demodulate = demodulate
+        self.energy: Tensor | None = None
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
         style = self.affine(w)
-        weight = self.weight * self.scale
+        weight = _scaled(self.weight, self.scale)
         x = x * style[:, :, None, None]
         if self.margin:
             x = wrap_pad(x, self.margin)
         x = F.conv2d(x, weight)
         if self.demodulate:
-            energy = weight.float().square().sum(dim=(2, 3))
+            energy = self.energy if self.energy is not None else weight.float().square().sum(dim=(2, 3))
             x = x * torch.rsqrt(style.float().square() @ energy.t() + 1e-8)[:, :, None, None].to(x.dtype)
         if self.noise_strength is not None and noise is not None:
             x = x + noise * self.noise_strength[None, :, None, None]
         return x + self.bias[None, :, None, None]
+
+    def bake(self) -> None:
+        """Fold the scale into the weight and keep the energy of each filter, for export."""
+        self.weight.data.mul_(self.scale)
+        self.scale = 1.0
+        self.energy = self.weight.detach().float().square().sum(dim=(2, 3))
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    return x if scale == 1.0 else x * scale

@@ -7,12 +7,12 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, NoReturn, TypeVar
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
 from assetgen import __version__, wire
@@ -37,6 +37,7 @@ MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].fu
 REQUEST_ID = "x-request-id"
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Message)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -52,28 +53,24 @@ def handlers(service: Service) -> list[grpc.GenericRpcHandler]:
     def get_server_info(_: model_service_pb2.GetServerInfoRequest) -> Message:
         return wire.server_to_message(server_info(service))
 
-    async def generate(request: generation_service_pb2.GenerateRequest, context: Context) -> None:
-        work = _generate(service, request, context)
-        await _answered(context, "Generate", work, model=request.model_id[:80], count=request.count)
+    async def generate(data: bytes, context: Context) -> None:
+        facts: dict[str, str | int] = {}
+        await _answered(context, "Generate", _generate(service, data, context, facts), facts)
 
     return [
         grpc.method_handlers_generic_handler(
             MODEL_SERVICE,
             {
-                "ListModels": _unary("ListModels", list_models, model_service_pb2.ListModelsRequest.FromString),
-                "GetModel": _unary("GetModel", get_model, model_service_pb2.GetModelRequest.FromString),
-                "GetServerInfo": _unary(
-                    "GetServerInfo", get_server_info, model_service_pb2.GetServerInfoRequest.FromString
-                ),
+                "ListModels": _unary("ListModels", list_models, model_service_pb2.ListModelsRequest),
+                "GetModel": _unary("GetModel", get_model, model_service_pb2.GetModelRequest),
+                "GetServerInfo": _unary("GetServerInfo", get_server_info, model_service_pb2.GetServerInfoRequest),
             },
         ),
         grpc.method_handlers_generic_handler(
             GENERATION_SERVICE,
             {
                 # No serializer: messages leave wire.event_to_messages as bytes, so that chunks are copied once.
-                "Generate": grpc.unary_stream_rpc_method_handler(
-                    generate, request_deserializer=generation_service_pb2.GenerateRequest.FromString
-                ),
+                "Generate": grpc.unary_stream_rpc_method_handler(generate),
             },
         ),
     ]
@@ -104,7 +101,10 @@ def server_info(service: Service) -> ServerInfo:
     )
 
 
-async def _generate(service: Service, message: generation_service_pb2.GenerateRequest, context: Context) -> None:
+async def _generate(service: Service, data: bytes, context: Context, facts: dict[str, str | int]) -> None:
+    """Answer one call; ``facts`` receives what the log should say of it."""
+    message = _parsed(generation_service_pb2.GenerateRequest, data)
+    facts |= {"model": message.model_id[:80], "seed": message.seed, "count": message.count}
     deadline_s: float | None = context.time_remaining()  # None without a deadline, whatever the stubs say
     cap_s = service.limits.call_cap_s
     try:
@@ -112,8 +112,8 @@ async def _generate(service: Service, message: generation_service_pb2.GenerateRe
         async with asyncio.timeout(cap_s if deadline_s is None else min(deadline_s, cap_s)):
             async with aclosing(service.generate(wire.request_from_message(message), deadline_s)) as events:
                 async for event in events:
-                    for data in wire.event_to_messages(event):
-                        await context.write(data)
+                    for response in wire.event_to_messages(event):
+                        await context.write(response)
     except TimeoutError:
         raise DeadlineTooShort("the call did not end within its deadline", hint="allow more time") from None
 
@@ -136,19 +136,25 @@ def _page_of_models(
     )
 
 
-def _unary(
-    method: str, answer: Callable[[Any], Message], deserialize: Callable[[bytes], Message]
-) -> grpc.RpcMethodHandler[Any, Any]:
-    async def respond(request: Message) -> bytes:
-        return answer(request).SerializeToString()
+def _unary(method: str, answer: Callable[[Any], Message], request: type[Message]) -> grpc.RpcMethodHandler[Any, Any]:
+    async def respond(data: bytes) -> bytes:
+        return answer(_parsed(request, data)).SerializeToString()
 
-    async def handle(request: Message, context: Context) -> bytes:
-        return await _answered(context, method, respond(request))
+    async def handle(data: bytes, context: Context) -> bytes:
+        return await _answered(context, method, respond(data), {})
 
-    return grpc.unary_unary_rpc_method_handler(handle, request_deserializer=deserialize)
+    return grpc.unary_unary_rpc_method_handler(handle)
 
 
-async def _answered(context: Context, method: str, work: Awaitable[T], **facts: str | int) -> T:
+def _parsed(request: type[R], data: bytes) -> R:
+    """Parse here and not in gRPC, which would answer UNKNOWN and the name of an exception."""
+    try:
+        return request.FromString(data)
+    except DecodeError as error:
+        raise FieldInvalid(f"the request is no {request.DESCRIPTOR.full_name}", hint="check the client") from error
+
+
+async def _answered(context: Context, method: str, work: Awaitable[T], facts: Mapping[str, str | int]) -> T:
     """The result of ``work``; its errors become rich statuses, and each call one line in the log."""
     request_id, begun_s, code, reason = _request_id(context), time.monotonic(), "OK", ""
     context.set_trailing_metadata(((REQUEST_ID, request_id),))

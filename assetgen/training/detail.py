@@ -235,31 +235,41 @@ class DetailTask:
 
 
 def regression(maps: Maps, batch: Batch, sums: Sums) -> Tensor:
-    """Distance of the maps from what is known of them; every term is a mean over known samples."""
-    loss = F.l1_loss(F.avg_pool2d(maps.base_color, SCALE), batch.small)
-    sums.add("color_low", loss)
+    """Distance of the maps from what is known of them; every term is a mean over known samples.
+
+    Colours must average to the input; finer colours are mostly the discriminator's business, since a mean over what
+    could be there is blur. Height is judged by shape, then by its spread: a plain distance would shrink it to nothing.
+    """
+    loss = 2.0 * F.l1_loss(F.avg_pool2d(maps.base_color, SCALE), batch.small)
+    sums.add("color_low", loss / 2)
     if batch.large is not None:
         fine = F.l1_loss(maps.base_color, batch.large)
         sums.add("color_fine", fine)
-        loss = loss + 0.5 * fine
+        loss = loss + 0.2 * fine
     scale = 1 if batch.large is not None else SCALE
-    for name in SCALARS:
+    for name in ("roughness", "metallic"):
         if name in batch.targets:
             predicted = F.avg_pool2d(getattr(maps, name), scale)
-            mask = batch.masks[name][:, None, None, None]
-            share = mask.mean().clamp(min=1e-6)
-            term = ((predicted - batch.targets[name]).abs() * mask).mean() / share
-            if name == "height":
-                difference = _slopes(predicted) - _slopes(batch.targets[name])
-                term = term + 4.0 * (difference.abs() * mask).mean() / share
-            sums.add(name, term)
-            loss = loss + term * mask.mean()
-    if "slopes" in batch.targets and scale == 1:
-        mask = batch.masks["slopes"] * (1 - batch.masks.get("height", torch.zeros_like(batch.masks["slopes"])))
-        term = _slope_mismatch(maps.height, batch.targets["slopes"])
-        sums.add("slopes", (term * mask).sum() / mask.sum().clamp(min=1e-6))
-        loss = loss + 0.2 * (term * mask).mean()
+            term = (predicted - batch.targets[name]).abs().mean(dim=(1, 2, 3))
+            loss = loss + _known(term, batch.masks[name], name, sums)
+    zero = torch.zeros(len(batch.small), device=batch.small.device)
+    if "height" in batch.targets:
+        predicted, target = F.avg_pool2d(maps.height, scale), batch.targets["height"]
+        shape = _mismatch(predicted, target) + _mismatch(_slopes(predicted), _slopes(target))
+        spread = (predicted.std(dim=(1, 2, 3)) - target.std(dim=(1, 2, 3))).abs()
+        level = (predicted.mean(dim=(1, 2, 3)) - 0.5).abs()
+        loss = loss + _known(0.2 * shape + spread + level, batch.masks["height"], "height", sums)
+    if "slopes" in batch.targets:
+        mask = batch.masks["slopes"] * (1 - batch.masks.get("height", zero))
+        term = _mismatch(_slopes(maps.height), batch.targets["slopes"][:, :, 1:-1, 1:-1])
+        loss = loss + _known(0.2 * term, mask, "slopes", sums)
     return loss
+
+
+def _known(term: Tensor, mask: Tensor, name: str, sums: Sums) -> Tensor:
+    """Mean over the batch of a term ``[n]`` where it is known; its mean over the known is counted."""
+    sums.add(name, (term * mask).sum() / mask.sum().clamp(min=1e-6))
+    return (term * mask).mean()
 
 
 def _slopes(height: Tensor) -> Tensor:
@@ -269,11 +279,10 @@ def _slopes(height: Tensor) -> Tensor:
     return torch.cat([rows, columns], dim=1)
 
 
-def _slope_mismatch(height: Tensor, slopes: Tensor) -> Tensor:
-    """One minus the cosine between predicted and real slope fields, ``[n]``: blind to the unknown scale."""
-    predicted = _slopes(height).flatten(1)
-    wanted = slopes[:, :, 1:-1, 1:-1].flatten(1)
-    return 1 - F.cosine_similarity(predicted, wanted, dim=1, eps=1e-6)
+def _mismatch(first: Tensor, second: Tensor) -> Tensor:
+    """One minus the correlation of each sample's channels, ``[n]``: blind to scale and level."""
+    centred = [(x - x.mean(dim=(2, 3), keepdim=True)).flatten(1) for x in (first, second)]
+    return 1 - F.cosine_similarity(*centred, dim=1, eps=1e-6)
 
 
 def _window(x: Tensor, places: Any, edge: int) -> Tensor:

@@ -105,7 +105,7 @@ class DetailRecipe:
     batch: int = 8
     total_kimg: float = 40.0
     learning_rate: float = 0.002
-    adversarial: float = 0.05
+    adversarial: float = 0.3
     adversarial_from: float = 0.2
     r1_gamma: float = 0.5
     r1_interval: int = 16

@@ -1,0 +1,289 @@
+"""``assetgen bench``: what a call costs above the graph, pixels, memory, files and the start, measured in one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assetgen import __version__
+from assetgen.client import Client
+from assetgen.errors import ConfigInvalid, OutputUnwritable
+from assetgen.kinds import KINDS
+from assetgen.launch import ServerProcess
+from assetgen.package import VerifiedPackage
+from assetgen.postprocess import encode
+from assetgen.runtime import Session, open_session
+from assetgen.runtime.cpu import usable_cores
+from assetgen.store import bundled_models_folder, open_store
+from assetgen.types import ColorSpace, Encoding, FloatArray, MapKind, OutputSpec, PixelFormat, Request
+
+SMALL_PX, LARGE_PX, HUGE_PX, FILE_PX = 256, 2048, 4096, 1024
+CLIENTS = 16
+ROUNDS = 5
+PARTS = ("server", "pixels", "memory", "encode", "start")
+STARTS = 3
+
+Say = Callable[[str], None]
+Figures = dict[str, Any]
+
+
+def run(
+    folders: Sequence[Path],
+    model_id: str,
+    device: str,
+    threads: int | None,
+    only: tuple[str, ...],
+    seconds: float,
+    json_path: Path | None,
+    say: Say,
+) -> int:
+    """Measure, say a table, and write JSON where ``json_path`` says."""
+    if strange := [name for name in only if name not in PARTS]:
+        raise ConfigInvalid(f"--only {strange[0]}: there is no such part; parts are {', '.join(PARTS)}")
+    folders = list(folders) or [bundled_models_folder()]
+    package = _package(folders, model_id)
+    arguments = ["--device", device, "--log", "error", *(f"--models={folder}" for folder in folders)]
+    arguments += [] if threads is None else ["--threads", str(threads)]
+    session = open_session(package, device, threads)
+    measure: dict[str, Callable[[], Figures]] = {
+        "server": lambda: _server(package, session, arguments, seconds),
+        "pixels": lambda: _pixels(package, session),
+        "memory": lambda: _memory(package, folders, device, threads),
+        "encode": lambda: _encode(package, session),
+        "start": lambda: _start(arguments),
+    }
+    figures: Figures = {"machine": _machine(session), "model": {"id": package.manifest.id, "digest": package.digest}}
+    say(f"{figures['machine']}\nmodel {package.manifest.id} {package.digest[:12]}")
+    for part in only or PARTS:
+        figures[part] = measure[part]()
+        for name, value in figures[part].items():
+            say(f"{part:8} {name:34} {_text(value)}")
+    if json_path is not None:
+        try:
+            json_path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputUnwritable(f"{json_path} cannot be written: {error.strerror}", hint="choose another") from error
+    return 0
+
+
+def peak_memory(folders: Sequence[str], model_id: str, device: str, threads: int | None, edge_px: int) -> int:
+    """Make one whole material in this process; returns the largest resident memory of the process in bytes."""
+    import psutil
+
+    from assetgen.local import open_local
+
+    with open_local([Path(folder) for folder in folders], device, threads) as maker:
+        for _ in maker.generate(Request(model_id, seed=0, width_px=edge_px, height_px=edge_px)):
+            pass
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _server(package: VerifiedPackage, session: Session, arguments: Sequence[str], seconds: float) -> Figures:
+    """One raw RGB map at 256 px: the bare session call beside the whole way through a server on loopback.
+
+    Raw and served calls alternate call by call, so that the machine's other load meets both alike; throughputs are of
+    alternating rounds.
+    """
+    edge_px = _edge(package, SMALL_PX)
+    inputs = _inputs(package, edge_px)
+    with ServerProcess(arguments) as server, Client(server.address) as client:
+        raw_ms: list[float] = []
+        served_ms: list[float] = []
+        for seed in range(20):
+            session.run(inputs)
+            _call(client, package, edge_px, seed)
+        end_s = time.perf_counter() + seconds
+        while time.perf_counter() < end_s:
+            raw_ms.append(_timed_ms(lambda: session.run(inputs)))
+            served_ms.append(_timed_ms(lambda: _call(client, package, edge_px, len(served_ms))))
+        raw_rates: list[float] = []
+        served_rates: list[float] = []
+        for _ in range(ROUNDS):
+            raw_rates.append(_raw_rate(session, inputs, seconds / ROUNDS))
+            served_rates.append(_served_rate(server.address, package, edge_px, seconds / ROUNDS))
+    overheads = [served - raw for served, raw in zip(served_ms, raw_ms, strict=True)]
+    return {
+        "edge_px": edge_px,
+        "calls": len(raw_ms),
+        "raw_p50_ms": statistics.median(raw_ms),
+        "raw_p95_ms": _p95(raw_ms),
+        "served_p50_ms": statistics.median(served_ms),
+        "served_p95_ms": _p95(served_ms),
+        "overhead_p50_ms": statistics.median(served_ms) - statistics.median(raw_ms),
+        "overhead_of_pairs_p50_ms": statistics.median(overheads),
+        "raw_per_s": statistics.median(raw_rates),
+        f"served_per_s_{CLIENTS}_clients": statistics.median(served_rates),
+        "throughput_ratio": statistics.median(served_rates) / statistics.median(raw_rates),
+    }
+
+
+def _pixels(package: VerifiedPackage, session: Session) -> Figures:
+    """Cost of a pixel in the graph, small beside large."""
+    small_px, large_px = _edge(package, SMALL_PX), _edge(package, LARGE_PX)
+    nanoseconds = {}
+    for edge_px, repeats in ((small_px, 15), (large_px, 3)):
+        inputs = _inputs(package, edge_px)
+        session.run(inputs)
+        spent_ms = statistics.median(_timed_ms(lambda inputs=inputs: session.run(inputs)) for _ in range(repeats))  # type: ignore[misc]
+        nanoseconds[edge_px] = spent_ms * 1e6 / edge_px**2
+    return {
+        f"ns_per_px_{small_px}": nanoseconds[small_px],
+        f"ns_per_px_{large_px}": nanoseconds[large_px],
+        "ratio": nanoseconds[large_px] / nanoseconds[small_px],
+    }
+
+
+def _memory(package: VerifiedPackage, folders: Sequence[Path], device: str, threads: int | None) -> Figures:
+    """Peak of a fresh process that makes one whole material at the largest size."""
+    edge_px = _edge(package, HUGE_PX)
+    names = [str(folder) for folder in folders]
+    call = f"peak_memory({names!r}, {package.manifest.id!r}, {device!r}, {threads!r}, {edge_px})"
+    code = f"from assetgen.bench import peak_memory; print({call})"
+    begun_s = time.perf_counter()
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    spent_s = time.perf_counter() - begun_s
+    return {"edge_px": edge_px, "peak_gb": int(answer.stdout) / 1e9, "process_s": spent_s}
+
+
+def _encode(package: VerifiedPackage, session: Session) -> Figures:
+    """Files of base colour at 1024 px."""
+    edge_px = _edge(package, FILE_PX)
+    outputs = session.run(_inputs(package, edge_px))
+    name = next(spec.name for spec in package.manifest.outputs if spec.map_kind == MapKind.BASE_COLOR)
+    pixels = (outputs[name][0].transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
+    spent_ms, size_bytes = [], 0
+    for _ in range(7):
+        begun_s = time.perf_counter()
+        data = encode.encode(pixels, PixelFormat.RGB8, Encoding.PNG, color_space=ColorSpace.SRGB)
+        spent_ms.append((time.perf_counter() - begun_s) * 1e3)
+        size_bytes = len(data)
+    run_ms = _timed_ms(lambda: session.run(_inputs(package, edge_px)))
+    return {
+        "edge_px": edge_px,
+        "png_ms": statistics.median(spent_ms),
+        "graph_ms": run_ms,
+        "png_share_of_raw": size_bytes / pixels.nbytes,
+    }
+
+
+def _start(arguments: Sequence[str]) -> Figures:
+    """From the start of the process to ready, and to the text of --help."""
+    ready_s, help_s = [], []
+    for _ in range(STARTS):
+        with ServerProcess(arguments) as server:
+            ready_s.append(server.ready_s)
+        begun_s = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "assetgen", "--help"], check=True, stdout=subprocess.DEVNULL)
+        help_s.append(time.perf_counter() - begun_s)
+    return {"ready_s": statistics.median(ready_s), "help_s": statistics.median(help_s)}
+
+
+def _package(folders: Sequence[Path], model_id: str) -> VerifiedPackage:
+    store = open_store(folders)
+    if model_id:
+        return store[model_id]
+    if len(store) != 1:
+        raise ConfigInvalid(
+            f"there is not one model but {len(store)}: {', '.join(store) or 'none'}", hint="choose one with --model"
+        )
+    return next(iter(store.values()))
+
+
+def _edge(package: VerifiedPackage, wanted_px: int) -> int:
+    """``wanted_px``, or the largest the model can make."""
+    return min(wanted_px, package.manifest.size.max_px)
+
+
+def _inputs(package: VerifiedPackage, edge_px: int) -> dict[str, FloatArray]:
+    kind = KINDS[package.manifest.kind]
+    request = Request(package.manifest.id, seed=0, width_px=edge_px, height_px=edge_px)
+    return kind.prepare(package.manifest, kind.resolve(package.manifest, request), 0)
+
+
+def _call(client: Client, package: VerifiedPackage, edge_px: int, seed: int) -> None:
+    output = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
+    request = Request(package.manifest.id, seed=seed, width_px=edge_px, height_px=edge_px, output=output)
+    for _ in client.generate(request):
+        pass
+
+
+def _raw_rate(session: Session, inputs: dict[str, FloatArray], seconds: float) -> float:
+    begun_s, calls = time.perf_counter(), 0
+    while time.perf_counter() - begun_s < seconds:
+        session.run(inputs)
+        calls += 1
+    return calls / (time.perf_counter() - begun_s)
+
+
+def _served_rate(address: str, package: VerifiedPackage, edge_px: int, seconds: float) -> float:
+    """Calls a second of 16 clients, each with a connection of its own."""
+    done = [0] * CLIENTS
+    ready = threading.Barrier(CLIENTS + 1)
+    stop = threading.Event()
+
+    def work(number: int) -> None:
+        with Client(address) as client:
+            _call(client, package, edge_px, number)
+            ready.wait()
+            while not stop.is_set():
+                _call(client, package, edge_px, number)
+                done[number] += 1
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    begun_s, before = time.perf_counter(), sum(done)
+    stop.wait(seconds)
+    calls, spent_s = sum(done) - before, time.perf_counter() - begun_s
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return calls / spent_s
+
+
+def _timed_ms(work: Callable[[], object]) -> float:
+    begun_s = time.perf_counter()
+    work()
+    return (time.perf_counter() - begun_s) * 1e3
+
+
+def _p95(values: Iterable[float]) -> float:
+    return float(np.percentile(list(values), 95))
+
+
+def _machine(session: Session) -> str:
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return (
+        f"assetgen {__version__}, Python {platform.python_version()}, {platform.platform()}, {_processor()}, "
+        f"{usable_cores()} cores{load}; {session.device}, {session.backend}"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _text(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,330 @@
+"""The command line: arguments, and nothing that takes long to import before a command needs it; imports errors only."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assetgen import __version__
+from assetgen.errors import AssetgenError, Cancelled, ConfigInvalid, FieldInvalid, RuntimeMissing
+
+if TYPE_CHECKING:
+    from assetgen.describe import ModelInfo
+    from assetgen.local import Maker
+    from assetgen.types import Event, Request
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+# Statuses of errors that are not the user's to repair.
+_FAULTS = {"INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNKNOWN"}
+# Commands with a command line of their own: module, extra of its packages.
+_DELEGATED = {
+    "data": ("assetgen.datasets.cli", "train", "prepare training data"),
+    "train": ("assetgen.training.cli", "train", "train a model"),
+    "export": ("export.cli", "export", "turn a training run into a model package"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 2 for errors of the user's, 1 for others, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in _DELEGATED:
+            return _delegate(arguments[0], arguments[1:])
+        options = _parser().parse_args(arguments)
+        status: int = options.run(options)
+        return status
+    except AssetgenError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 130 if isinstance(error, Cancelled) else 1 if error.status in _FAULTS else 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep the interpreter from complaining at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _delegate(command: str, arguments: list[str]) -> int:
+    name, extra, _ = _DELEGATED[command]
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or name).partition(".")[0]
+        if missing in ("assetgen", "export"):
+            hint = "`assetgen export` needs a checkout of the repository; run it there"
+        else:
+            hint = f"run `uv sync --extra {extra}`, or `pip install 'assetgen[{extra}]'`"
+        raise RuntimeMissing(
+            f"{error.name or name} is not installed; `assetgen {command}` needs it", hint=hint
+        ) from error
+    status: int = module.main(arguments)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="assetgen", description="Tileable PBR materials from GANs, served to game engines over gRPC."
+    )
+    parser.add_argument("--version", action="version", version=f"assetgen {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_serve(commands)
+    _add_generate(commands)
+    _add_models(commands)
+    for name, (_, _, text) in _DELEGATED.items():
+        commands.add_parser(name, help=text, add_help=False)
+    _add_doctor(commands)
+    _add_bench(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="a package, or a folder of packages; may be repeated (default: those that come with assetgen)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    parser.add_argument("--threads", type=int, default=None, help="of the processor (one a physical core)")
+
+
+def _add_serve(commands: Any) -> None:
+    parser = _command(commands, "serve", _serve, "start the gRPC server")
+    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=50051, help="0 lets the system choose (50051)")
+    parser.add_argument("--reflection", action="store_true", help="let clients list services and messages")
+    parser.add_argument("--lazy", action="store_true", help="open a model at its first call, not at the start")
+    parser.add_argument("--log", default="info", choices=("debug", "info", "warning", "error"), help="detail (info)")
+    _add_model_options(parser)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import asyncio
+    import logging
+
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines beside our errors would say the same less well
+    from assetgen.local import open_service
+    from assetgen.server.app import ServerConfig, serve
+
+    logging.basicConfig(level=options.log.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    service = open_service(options.models, options.device, options.threads)
+    config = ServerConfig(options.host, options.port, options.reflection, preload=not options.lazy)
+
+    def ready(address: str) -> None:
+        names = ", ".join(service.packages) or "no models"
+        print(f"assetgen {__version__} serving on {address} ({service.device}): {names}", flush=True)
+
+    asyncio.run(serve(service, config, ready))
+    service.worker.close()
+    return 0
+
+
+def _add_generate(commands: Any) -> None:
+    parser = _command(commands, "generate", _generate, "make materials, in this process or on a server")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--server", metavar="HOST:PORT", help="let this server make them")
+    where.add_argument("--local", action="store_true", help="make them in this process (default)")
+    parser.add_argument("--model", default="", help="id; not needed where there is only one")
+    parser.add_argument("--class", dest="class_name", metavar="NAME", help="the same as --param class=NAME")
+    parser.add_argument("--seed", type=int, help="0 to 4294967295; without it one is drawn and reported")
+    parser.add_argument("--count", type=int, default=1, help="number of materials (1)")
+    parser.add_argument("--first-index", type=int, default=0, help="index of the first material (0)")
+    parser.add_argument("--size", type=int, default=0, help="width and height in pixels (the model's own)")
+    parser.add_argument("--width", type=int, help="width in pixels")
+    parser.add_argument("--height", type=int, help="height in pixels")
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    parser.add_argument("--profile", default="plain", help="plain, unreal, unity-urp, unity-hdrp, godot, blender, gltf")
+    parser.add_argument("--maps", default="", help="such as base_color,normal (all)")
+    parser.add_argument("--normal", choices=("y_up", "y_down"), help="green channel of normals (the profile's own)")
+    parser.add_argument("--encoding", default="png", choices=("png", "raw"), help="PNG files or raw pixels (png)")
+    parser.add_argument("--name", default="", help="base of the file names (class, seed and index)")
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="give up after this time")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
+    _add_model_options(parser)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from assetgen.save import write_assets
+    from assetgen.types import Artifact, Finished, Progress, Started
+
+    def notify(event: Event) -> None:
+        match event:
+            case Started():
+                print(f"seed {event.seed}  model {event.model_digest[:12]}  {event.backend}")
+            case Progress() if sys.stderr.isatty():
+                print(f"\r{event.fraction:4.0%} {event.stage:12}", end="", file=sys.stderr, flush=True)
+            case Artifact():
+                print(f"{options.output / event.name}  {event.width_px} x {event.height_px}  {len(event.data)} bytes")
+            case Finished():
+                print(f"done in {event.work_s:.2f} s, waited {event.queue_s:.2f} s")
+
+    with _maker(options) as maker:
+        request = _request(options, maker)
+        write_assets(maker.generate(request, options.deadline), options.output, notify)
+    return 0
+
+
+def _maker(options: argparse.Namespace) -> Any:
+    """A client or a local maker; both are context managers."""
+    if options.server:
+        if options.models:
+            raise ConfigInvalid("--models and --server exclude each other", hint="the server has its own models")
+        from assetgen.client import Client
+
+        return Client(options.server)
+    from assetgen.local import open_local
+
+    return open_local(options.models, options.device, options.threads)
+
+
+def _request(options: argparse.Namespace, maker: Maker) -> Request:
+    from assetgen.types import Encoding, NormalConvention, OutputSpec, Request
+
+    model = _model(options.model, maker)
+    given = dict(_split(text) for text in options.param)
+    if options.class_name is not None:
+        given["class"] = options.class_name
+    return Request(
+        model_id=model.id,
+        seed=options.seed,
+        count=_positive(options.count, "--count"),
+        first_index=options.first_index,
+        width_px=options.size if options.width is None else _positive(options.width, "--width"),
+        height_px=options.size if options.height is None else _positive(options.height, "--height"),
+        parameters={name: _typed(name, value, model) for name, value in given.items()},
+        output=OutputSpec(
+            maps=_maps(options.maps),
+            profile=options.profile,
+            normal_convention=NormalConvention(options.normal) if options.normal else None,
+            encoding=Encoding(options.encoding),
+            name=options.name,
+        ),
+    )
+
+
+def _model(model_id: str, maker: Maker) -> ModelInfo:
+    if model_id:
+        return maker.model(model_id)
+    models = maker.models()
+    if len(models) != 1:
+        ids = ", ".join(model.id for model in models) or "none"
+        raise ConfigInvalid(f"there is not one model but {len(models)}: {ids}", hint="choose one with --model")
+    return models[0]
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise ConfigInvalid(f"--param {text}: no NAME=VALUE", hint="write for example --param truncation=0.5")
+    return name, value
+
+
+def _positive(value: int, option: str) -> int:
+    """0 stands for a default on the wire; who types it means something else."""
+    if value == 0:
+        raise ConfigInvalid(f"{option} 0 is not allowed", hint=f"leave {option} out for the default")
+    return value
+
+
+def _maps(text: str) -> tuple[Any, ...]:
+    from assetgen.types import MapKind
+
+    known = [kind.value for kind in MapKind]
+    names = [name.strip() for name in text.split(",")] if text else []
+    for name in names:
+        if name not in known:
+            raise FieldInvalid(f"--maps: {name!r} is no map; maps are {', '.join(known)}", field="output.maps")
+    return tuple(MapKind(name) for name in names)
+
+
+def _typed(name: str, text: str, model: ModelInfo) -> float | int | str:
+    """The text of a --param as its parameter wants it; the maker judges names and ranges."""
+    types = {spec.name: spec.type for spec in model.parameters}
+    convert = {"float": float, "int": int}.get(types.get(name, ""), str)
+    try:
+        value: float | int | str = convert(text)
+    except ValueError:
+        raise FieldInvalid(
+            f"parameters[{name}]: {text!r} is no {types[name]}", field=f"parameters[{name}]", hint="write a number"
+        ) from None
+    return value
+
+
+def _add_models(commands: Any) -> None:
+    parser = _command(commands, "models", _models, "list models and what they can be asked for")
+    parser.add_argument("model", nargs="?", default="", help="id: show its parameters")
+    parser.add_argument("--server", metavar="HOST:PORT", help="ask this server")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    _add_model_options(parser)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from assetgen import report
+
+    with _maker(options) as maker:
+        models = [maker.model(options.model)] if options.model else maker.models()
+    print(report.models_json(models) if options.json else report.models_text(models, details=bool(options.model)))
+    return 0
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = _command(commands, "doctor", _doctor, "say what is installed and whether it works")
+    _add_model_options(parser)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from assetgen.doctor import examine
+
+    return examine(options.models, options.device, options.threads, say)
+
+
+def _add_bench(commands: Any) -> None:
+    parser = _command(commands, "bench", _bench, "measure this machine: server, sizes, memory, files, start")
+    parser.add_argument("--model", default="", help="id; not needed where there is only one")
+    parser.add_argument("--only", default="", help="such as server,pixels: server, pixels, memory, encode, start (all)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="time for each measurement of the server (10)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    _add_model_options(parser)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from assetgen.bench import run
+
+    only = tuple(name for name in options.only.split(",") if name)
+    return run(options.models, options.model, options.device, options.threads, only, options.seconds, options.json, say)
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(commands, "demo", _demo, "start the server and make a material of every class")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
+    parser.add_argument("--seed", type=int, default=1, help="0 to 4294967295 (1)")
+    parser.add_argument("--size", type=int, default=512, help="in pixels (512)")
+    _add_model_options(parser)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from assetgen.demo import run
+
+    return run(options.models, options.device, options.threads, options.output, options.seed, options.size, say)
+
+
+def say(text: str) -> None:
+    """Print at once, also into a pipe."""
+    print(text, flush=True)

@@ -1,0 +1,78 @@
+"""A server of our own as a child process: started, waited for and stopped; imports errors only."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Self
+
+from assetgen.errors import AddressUnusable
+
+READY = re.compile(r"serving on (\S+)")
+STOP_TIMEOUT_S = 40.0
+
+
+class ServerProcess:
+    """``assetgen serve`` on a free loopback port; a context manager.
+
+    Attributes:
+        address: host and port to connect to.
+        ready_s: seconds from the start of the process to its word that it is ready.
+        process: the process itself.
+    """
+
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 -- closed by stop
+        begun_s = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "assetgen", "serve", "--port", "0", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+        )
+        self.address = self._wait_until_ready()
+        self.ready_s = time.monotonic() - begun_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> int:
+        """Ask the server to end, wait for it, and return its exit status."""
+        self.process.terminate()
+        try:
+            status = self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        self._close()
+        return status
+
+    def errors(self) -> str:
+        """What the server has written to its standard error so far."""
+        self._errors.seek(0)
+        return self._errors.read()
+
+    def _wait_until_ready(self) -> str:
+        for line in self.process.stdout or ():
+            if match := READY.search(line):
+                return match.group(1)
+        status, said = self.process.wait(), self.errors().strip()
+        self._close()
+        raise AddressUnusable(
+            f"the server ended with status {status} before it was ready: {said or 'it said nothing'}",
+            hint="run `assetgen doctor`",
+        )
+
+    def _close(self) -> None:
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._errors.close()

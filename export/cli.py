@@ -1,0 +1,50 @@
+"""``assetgen export``: the command line of export."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from assetgen.errors import ConfigInvalid, RuntimeMissing
+
+LICENSES = {"Apache-2.0": Path(__file__).resolve().parent.parent / "LICENSE"}
+
+
+def main(argv: list[str]) -> int:
+    """Run ``assetgen export`` with the arguments after it; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="assetgen export", description="Turn training runs into a model package.")
+    parser.add_argument("texture", type=Path, help="run folder of assetgen train texture")
+    parser.add_argument("--detail", type=Path, required=True, help="run folder of assetgen train detail")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PACKAGE", help="package folder to write")
+    parser.add_argument("--id", help="model id; the folder's name by default")
+    parser.add_argument("--version", default="1.0.0", help="version of the package (1.0.0)")
+    parser.add_argument("--name", help="name for people; the id by default")
+    parser.add_argument("--license", default="Apache-2.0", metavar="SPDX", help="licence of the weights (Apache-2.0)")
+    parser.add_argument("--license-file", type=Path, help="its text; needed for any other licence")
+    parser.add_argument("--notes", type=Path, help="Markdown for the model card: what the model does well and badly")
+    arguments = parser.parse_args(argv)
+    license_file = arguments.license_file or LICENSES.get(arguments.license)
+    if license_file is None or not license_file.is_file():
+        raise ConfigInvalid(f"no text for licence {arguments.license}", hint="give it with --license-file")
+    try:
+        notes = arguments.notes.read_text(encoding="utf-8") if arguments.notes else ""
+    except OSError as error:
+        raise ConfigInvalid(f"{arguments.notes} cannot be read: {error.strerror}") from error
+    try:
+        from export.package_from_runs import package_from_runs
+    except ImportError as error:
+        raise RuntimeMissing(f"export needs {error.name}", hint="pip install 'assetgen[export,cpu]'") from error
+    id = arguments.id or arguments.output.name
+    package_from_runs(
+        arguments.texture,
+        arguments.detail,
+        arguments.output,
+        id=id,
+        version=arguments.version,
+        display_name=arguments.name or id,
+        license=arguments.license,
+        license_file=license_file,
+        notes=notes,
+        notify=lambda line: print(line, flush=True),  # noqa: T201
+    )
+    return 0

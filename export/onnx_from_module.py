@@ -1,0 +1,47 @@
+"""PyTorch to ONNX: one file, free batch, height and width, opset 20; torch and onnx."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+
+from export.graph import OUTPUTS, MaterialGraph
+
+# 23 and above turn attention into an operator that TensorRT for RTX refuses; 20 is the exporter's own default.
+OPSET = 20
+TRACED = (2, 64, 96)  # batch, height and width: all different, so that no free size is mistaken for another
+
+
+def input_names(graph: MaterialGraph) -> list[str]:
+    """Names of the graph's inputs, in order."""
+    return ["z", "class_weights", "truncation", "grid", *(f"noise_{i}" for i in range(len(graph.noise_strides)))]
+
+
+def onnx_from_module(graph: MaterialGraph, path: Path) -> None:
+    """Write ``graph`` to ``path``; height and width count grid cells."""
+    import onnx
+
+    n = torch.export.Dim("n", min=1, max=64)
+    h, w = (torch.export.Dim(name, min=2, max=512) for name in "hw")
+    noises = tuple({0: n, 2: 2**i * h if i else h, 3: 2**i * w if i else w} for i in range(len(graph.noise_strides)))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph.baked(),
+            graph.example(*TRACED),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=input_names(graph),
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: n}, {0: n}, {0: n}, {0: n, 2: h, 3: w}, noises),
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("the exporter returned nothing")
+    model = program.model_proto
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)

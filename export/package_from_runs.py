@@ -1,0 +1,273 @@
+"""From two run folders to a verified package: graph, manifest, preview, golden requests, card and licence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import assetgen
+from assetgen import golden, policy
+from assetgen.errors import ConfigInvalid, OutputUnwritable
+from assetgen.golden import GoldenRequest
+from assetgen.kinds import KINDS
+from assetgen.manifest import (
+    ClassSpec,
+    GridSpec,
+    InputSpec,
+    Manifest,
+    OutputMap,
+    ParameterSpec,
+    SizeSpec,
+)
+from assetgen.package import VerifiedPackage, verify_package, write_manifest
+from assetgen.runtime import Session, open_session, self_check
+from assetgen.training.batches import wave_vectors
+from assetgen.types import Encoding, MapKind, OutputSpec, Request
+from export.card import model_card
+from export.graph import OUTPUTS, MaterialGraph
+from export.networks import Runs, graph_from_runs, read_runs
+from export.onnx_from_module import input_names, onnx_from_module
+from export.parity import ParityReport, check_parity
+
+GRAPH_NAME = "generator.fp32.onnx"
+GOLDEN_SIZES = ((256, 256), (192, 320), (512, 512))
+MAX_PACKAGE_BYTES = 16 << 20
+RELIEF_LIMITS_PX = (2.0, 60.0)
+# Between backends of the same precision: what other processors and runtimes may change.
+TOLERANCE = 2e-3
+
+Notify = Callable[[str], None]
+
+
+def package_from_runs(
+    texture_run: Path,
+    detail_run: Path,
+    output: Path,
+    *,
+    id: str,
+    version: str,
+    display_name: str,
+    license: str,
+    license_file: Path,
+    notes: str = "",
+    notify: Notify = lambda line: None,
+) -> str:
+    """Write the package ``output``; returns its digest.
+
+    Everything is made and checked in a folder beside ``output`` that takes its place at the end.
+
+    Args:
+        license: SPDX expression of the weights' licence; ``license_file`` holds its text.
+        notes: what a person has to say of the model; becomes part of the card.
+        notify: called with a line for every step.
+
+    Raises:
+        CheckpointInvalid, ParityFailed, PolicyViolated, PackageInvalid, OutputUnwritable: see there.
+    """
+    runs = read_runs(texture_run, detail_run)
+    graph = graph_from_runs(runs)
+    partial = output.with_name(output.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        notify("PyTorch to ONNX")
+        onnx_from_module(graph, partial / GRAPH_NAME)
+        manifest = _manifest(runs, graph, id=id, version=version, display_name=display_name, license=license)
+        policy.check_graph(partial / GRAPH_NAME, manifest)
+        shutil.copyfile(license_file, partial / "LICENSE")
+        write_manifest(partial, manifest)
+
+        notify("comparing graph and network at sizes and batches that were not traced")
+        session = open_session(verify_package(partial), "cpu")
+        report = check_parity(graph, lambda inputs: _run(session, graph, inputs))
+        notify("golden requests, preview and card")
+        requests = _golden_requests(manifest)
+        plan = KINDS[manifest.kind].resolve(manifest, Request(id, seed=0))
+        self_check(session, KINDS[manifest.kind].prepare(manifest, plan, 0))
+        (partial / golden.FILE_NAME).write_text(_json(golden.record(session, manifest, requests)), encoding="utf-8")
+        _write_preview(partial / "preview.png", session, manifest)
+        provenance = _provenance(runs, report)
+        (partial / "MODEL_CARD.md").write_text(model_card(manifest, provenance, notes), encoding="utf-8")
+        session.close()
+        digest = write_manifest(partial, _with_provenance(manifest, provenance))
+        package = verify_package(partial)
+        size_bytes = sum(entry.size_bytes for entry in package.manifest.files)
+        if size_bytes > MAX_PACKAGE_BYTES:
+            raise ConfigInvalid(
+                f"the package has {size_bytes / 2**20:.1f} MiB; {MAX_PACKAGE_BYTES >> 20} MiB are allowed",
+                hint="train with smaller widths",
+            )
+        _replace_folder(partial, output)
+    except OSError as error:
+        raise OutputUnwritable(f"{output} cannot be written: {error.strerror}", hint="check space and rights") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    notify(f"{output}: {size_bytes / 2**20:.1f} MiB, digest {digest}")
+    return digest
+
+
+def _manifest(
+    runs: Runs, graph: MaterialGraph, *, id: str, version: str, display_name: str, license: str
+) -> Manifest:
+    config = graph.texture.config
+    stride = graph.stride
+    names = input_names(graph)
+    noises = tuple(
+        InputSpec(name, "noise", ("n", 1, f"h{i}", f"w{i}"), noise_stride)
+        for i, (name, noise_stride) in enumerate(zip(names[4:], graph.noise_strides, strict=True))
+    )
+    relief = runs.detail.facts["relief_px"]
+    metal = runs.detail_recipe.metal_classes
+    return Manifest(
+        schema=1,
+        id=id,
+        version=version,
+        kind="texture",
+        display_name=display_name,
+        description=f"Tileable PBR materials of {len(runs.classes)} classes from one forward pass.",
+        license=license,
+        graph=GRAPH_NAME,
+        inputs=(
+            InputSpec(names[0], "latent", ("n", config.latent)),
+            InputSpec(names[1], "class_weights", ("n", config.classes)),
+            InputSpec(names[2], "truncation", ("n", 1)),
+            InputSpec(names[3], "grid", ("n", config.grid_channels, "h", "w"), stride),
+            *noises,
+        ),
+        outputs=tuple(OutputMap(name, name, 3 if name == MapKind.BASE_COLOR else 1) for name in OUTPUTS),
+        grid=GridSpec(
+            noise_channels=runs.texture_recipe.grid_noise_channels,
+            wave_vectors=wave_vectors(),
+            base_px=runs.texture_recipe.crop_px * stride // config.stride,
+        ),
+        latent_dimension=config.latent,
+        classes=tuple(
+            ClassSpec(
+                name,
+                name.replace("_", " ").capitalize(),
+                round(float(np.clip(relief[name], *RELIEF_LIMITS_PX)), 2),
+                name in metal,
+            )
+            for name in runs.classes
+        ),
+        parameters=_parameters(runs.classes),
+        size=SizeSpec(stride_px=stride, min_px=4 * stride, max_px=4096, default_px=512),
+        files=(),
+        tolerance={"fp32": dict.fromkeys(OUTPUTS, TOLERANCE)},
+    )
+
+
+def _parameters(classes: tuple[str, ...]) -> tuple[ParameterSpec, ...]:
+    return (
+        ParameterSpec("class", "Class", "What the material is.", "choice", "Material", default=classes[0], values=classes),
+        ParameterSpec(
+            "blend_class", "Blend with", "Second class, mixed in by the amount below.", "choice", "Material",
+            default="none", values=("none", *classes),
+        ),
+        ParameterSpec(
+            "blend", "Blend amount", "Share of the second class.", "float", "Material",
+            minimum=0.0, maximum=1.0, default=0.5,
+        ),
+        ParameterSpec(
+            "truncation", "Variety", "0 gives the typical material of the class, 1 its full variety.", "float",
+            "Material", minimum=0.0, maximum=1.0, default=0.8,
+        ),
+        ParameterSpec(
+            "variation_seed", "Layout seed", "Keeps the style and draws another layout; -1 follows the seed.", "int",
+            "Material", minimum=-1, maximum=2**32 - 1, default=-1,
+        ),
+        ParameterSpec(
+            "relief", "Relief", "Multiplies the depth from which normals and occlusion are derived.", "float",
+            "Surface", minimum=0.0, maximum=4.0, default=1.0,
+        ),
+        ParameterSpec(
+            "roughness_shift", "Roughness shift", "Added to roughness, which stays within 0 and 1.", "float",
+            "Surface", minimum=-1.0, maximum=1.0, default=0.0,
+        ),
+    )  # fmt: skip
+
+
+def _golden_requests(manifest: Manifest) -> list[GoldenRequest]:
+    classes = [known.name for known in manifest.classes]
+    return [
+        GoldenRequest(7 + i, i, width_px, height_px, {"class": classes[(5 * i + 1) % len(classes)]})
+        for i, (height_px, width_px) in enumerate(GOLDEN_SIZES)
+    ]
+
+
+def _provenance(runs: Runs, report: ParityReport) -> dict[str, Any]:
+    import onnx
+    import torch
+
+    return {
+        "assetgen": assetgen.__version__,
+        "made_with": {"torch": torch.__version__.split("+")[0], "onnx": onnx.__version__},
+        "texture": _run_facts(runs.texture.facts, runs.texture.recipe, runs.texture.progress.pictures),
+        "detail": _run_facts(runs.detail.facts, runs.detail.recipe, runs.detail.progress.pictures),
+        "validation": dict(runs.detail.facts["validation"]),
+        "parity": {
+            "graph_against_network": _largest(report.parity),
+            "roll_network": _largest(report.roll_network),
+            "roll_graph": _largest(report.roll_graph),
+        },
+    }
+
+
+def _run_facts(facts: Mapping[str, Any], recipe: Mapping[str, Any], pictures: int) -> dict[str, Any]:
+    data = {key: facts[key] for key in ("data_sha256", "items", "licenses", "authors")}
+    return {"data": data, "recipe": dict(recipe), "kimg": round(pictures / 1000, 1)}
+
+
+def _largest(differences: Mapping[str, float]) -> float:
+    return float(f"{max(differences.values()):.3g}")
+
+
+def _with_provenance(manifest: Manifest, provenance: Mapping[str, Any]) -> Manifest:
+    from dataclasses import replace
+
+    return replace(manifest, provenance=provenance)
+
+
+def _run(session: Session, graph: MaterialGraph, inputs: Any) -> list[Any]:
+    outputs = session.run(dict(zip(input_names(graph), inputs, strict=True)))
+    return [outputs[name] for name in OUTPUTS]
+
+
+def _write_preview(path: Path, session: Session, manifest: Manifest, edge_px: int = 64, columns: int = 4) -> None:
+    """A square of every class, cut from the middle of 256 px base colours."""
+    kind = KINDS[manifest.kind]
+    rows = -(-len(manifest.classes) // columns)
+    preview = Image.new("RGB", (columns * edge_px, min(rows * edge_px, 256)))
+    output = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
+    for number, known in enumerate(manifest.classes):
+        request = Request(manifest.id, seed=1, width_px=256, height_px=256, parameters={"class": known.name}, output=output)
+        plan = kind.resolve(manifest, request)
+        outputs = session.run(kind.prepare(manifest, plan, 0))
+        artifact = next(iter(kind.finish(manifest, plan, 0, outputs)))
+        tile = Image.frombytes("RGB", (256, 256), bytes(artifact.data)).resize((edge_px, edge_px), Image.Resampling.BOX)
+        preview.paste(tile, (number % columns * edge_px, number // columns * edge_px))
+    preview.save(path, format="PNG", optimize=True)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(value, indent=None, sort_keys=True)
+
+
+def _replace_folder(partial: Path, output: Path) -> None:
+    old = output.with_name(output.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        os.replace(output, old)
+    os.replace(partial, output)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+__all__ = ["VerifiedPackage", "package_from_runs"]

@@ -1,0 +1,252 @@
+"""What a request means to a texture model."""
+
+import hashlib
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from assetgen.errors import AssetgenError, FieldInvalid, PackageInvalid
+from assetgen.kinds import texture
+from assetgen.manifest import ParameterSpec
+from assetgen.types import Encoding, MapKind, NormalConvention, OutputSpec, Request
+from tests.helpers.serving import PARAMETERS, write_model
+from tests.helpers.tiny_package import tiny_manifest
+
+MANIFEST = replace(tiny_manifest(), parameters=PARAMETERS)
+NAN, INF = float("nan"), float("inf")
+
+
+def request(**changes):
+    return Request(**{"model_id": "tiny", "seed": 7} | changes)
+
+
+def outputs(width_px=64, height_px=32):
+    rng = np.random.default_rng(0)
+    return {
+        spec.name: rng.random((1, spec.channels, height_px, width_px), dtype=np.float32) for spec in MANIFEST.outputs
+    }
+
+
+BAD = [
+    ({"seed": -1}, "seed"),
+    ({"seed": 2**32}, "seed"),
+    ({"seed": 1.5}, "seed"),
+    ({"seed": True}, "seed"),
+    ({"count": -1}, "count"),
+    ({"count": 65}, "count"),
+    ({"count": 2**32 - 1}, "count"),
+    ({"first_index": -1}, "first_index"),
+    ({"first_index": 2**32}, "first_index"),
+    ({"first_index": 2**32 - 1, "count": 2}, "first_index"),
+    ({"width_px": 1}, "width_px"),
+    ({"width_px": 31}, "width_px"),
+    ({"width_px": -32}, "width_px"),
+    ({"width_px": 72}, "width_px"),
+    ({"height_px": 1040}, "height_px"),
+    ({"height_px": 3000}, "height_px"),
+    ({"height_px": 2**32 - 1}, "height_px"),
+    ({"parameters": {"colour": 1.0}}, "parameters[colour]"),
+    ({"parameters": {"truncation": NAN}}, "parameters[truncation]"),
+    ({"parameters": {"truncation": INF}}, "parameters[truncation]"),
+    ({"parameters": {"truncation": -INF}}, "parameters[truncation]"),
+    ({"parameters": {"truncation": 1.0001}}, "parameters[truncation]"),
+    ({"parameters": {"truncation": -1e-9}}, "parameters[truncation]"),
+    ({"parameters": {"truncation": "0.5"}}, "parameters[truncation]"),
+    ({"parameters": {"truncation": True}}, "parameters[truncation]"),
+    ({"parameters": {"class": "cheese"}}, "parameters[class]"),
+    ({"parameters": {"class": 1}}, "parameters[class]"),
+    ({"parameters": {"class": b"clay"}}, "parameters[class]"),
+    ({"parameters": {"variation_seed": 1.0}}, "parameters[variation_seed]"),
+    ({"parameters": {"variation_seed": -2}}, "parameters[variation_seed]"),
+    ({"output": OutputSpec(profile="quake")}, "output.profile"),
+    ({"output": OutputSpec(maps=(MapKind.NORMAL,), profile="unreal")}, "output.maps"),
+    ({"output": OutputSpec(maps=(MapKind.NORMAL, MapKind.NORMAL))}, "output.maps"),
+    ({"output": OutputSpec(name="../evil")}, "output.name"),
+    ({"output": OutputSpec(name="x" * 65)}, "output.name"),
+    ({"output": OutputSpec(name="con")}, "output.name"),
+    ({"output": OutputSpec(name="x" * 64), "count": 2}, "output.name"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field"), BAD, ids=[str(changes) for changes, _ in BAD])
+def test_bad_requests_name_the_field(changes, field):
+    with pytest.raises(FieldInvalid) as caught:
+        texture.resolve(MANIFEST, request(**changes))
+    assert caught.value.field == field
+    assert caught.value.message.startswith(field)
+
+
+def test_the_message_says_what_is_allowed():
+    with pytest.raises(FieldInvalid, match=r"width_px: 3000 .* multiples of 16 from 32 to 1024"):
+        texture.resolve(MANIFEST, request(width_px=3000))
+    with pytest.raises(FieldInvalid, match="use a number from 0 to 1"):
+        texture.resolve(MANIFEST, request(parameters={"truncation": 2}))
+    with pytest.raises(FieldInvalid, match="use one of clay, steel"):
+        texture.resolve(MANIFEST, request(parameters={"class": "cheese"}))
+
+
+@given(
+    st.builds(
+        Request,
+        model_id=st.just("tiny"),
+        seed=st.integers(),
+        count=st.integers(),
+        first_index=st.integers(),
+        width_px=st.integers() | st.sampled_from([0, 64]),
+        height_px=st.integers() | st.sampled_from([0, 64]),
+        parameters=st.dictionaries(
+            st.sampled_from([spec.name for spec in PARAMETERS]) | st.text(),
+            st.floats() | st.integers() | st.text() | st.binary() | st.booleans(),
+        ),
+        output=st.builds(
+            OutputSpec,
+            maps=st.lists(st.sampled_from(MapKind)).map(tuple),
+            profile=st.sampled_from(["plain", "unreal", ""]) | st.text(),
+            name=st.text(),
+        ),
+    )
+)
+def test_any_request_resolves_or_is_refused(asked):
+    try:
+        plan = texture.resolve(MANIFEST, asked)
+    except AssetgenError as error:
+        assert error.status == "INVALID_ARGUMENT"
+        assert error.field
+    else:
+        assert 1 <= plan.count <= 64
+        assert sum(plan.class_weights) == pytest.approx(1)
+
+
+def test_zero_means_the_default_and_integers_pass_as_floats():
+    plan = texture.resolve(MANIFEST, request(parameters={"truncation": 1, "relief": np.float32(2)}))
+    assert (plan.count, plan.width_px, plan.height_px) == (1, 64, 64)
+    assert plan.truncation == 1.0
+    assert plan.relief_px == 16.0
+
+
+def test_blending_moves_the_weights():
+    blend = {"class": "clay", "blend_class": "steel", "blend": 0.25}
+    plan = texture.resolve(MANIFEST, request(parameters=blend))
+    assert plan.class_weights == (0.75, 0.25)
+    assert plan.relief_px == 0.75 * 8 + 0.25 * 4
+    assert plan.metal
+    assert texture.resolve(MANIFEST, request(parameters={"blend": 0.5})).class_weights == (1.0, 0.0)
+    same = texture.resolve(MANIFEST, request(parameters={"blend_class": "clay", "blend": 0.5}))
+    assert same.class_weights == (1.0, 0.0)
+
+
+def test_inputs_have_the_shapes_of_the_manifest():
+    inputs = texture.prepare(MANIFEST, texture.resolve(MANIFEST, request(width_px=96, height_px=32)), 3)
+    assert {name: value.shape for name, value in inputs.items()} == {
+        "z": (1, 8),
+        "class_weights": (1, 2),
+        "truncation": (1, 1),
+        "grid": (1, 8, 2, 6),
+        "noise_0": (1, 1, 4, 12),
+    }
+    assert all(value.dtype == np.float32 for value in inputs.values())
+
+
+def test_the_order_in_which_inputs_are_drawn_is_pinned():
+    """Seeds that users keep must go on meaning the same; a change here is a change of every asset."""
+    inputs = texture.prepare(MANIFEST, texture.resolve(MANIFEST, request(seed=7)), 2)
+    digest = hashlib.sha256(b"".join(inputs[name].tobytes() for name in ("z", "noise_0"))).hexdigest()
+    assert digest[:16] == "c788bd7846bba628"
+
+
+def test_variation_keeps_the_style_and_changes_the_layout():
+    def inputs(**parameters):
+        return texture.prepare(MANIFEST, texture.resolve(MANIFEST, request(parameters=parameters)), 0)
+
+    own, other, same = inputs(), inputs(variation_seed=8), inputs(variation_seed=7)
+    assert np.array_equal(own["z"], other["z"])
+    assert not np.array_equal(own["grid"], other["grid"])
+    assert not np.array_equal(own["noise_0"], other["noise_0"])
+    assert all(np.array_equal(own[name], same[name]) for name in own)
+    elsewhere = texture.prepare(MANIFEST, texture.resolve(MANIFEST, request(seed=8)), 0)
+    assert np.array_equal(other["grid"], elsewhere["grid"])
+
+
+def finished(**changes):
+    plan = texture.resolve(MANIFEST, request(width_px=64, height_px=32, **changes))
+    return {file.role: file for file in texture.finish(MANIFEST, plan, 0, outputs())}
+
+
+def pixels(file):
+    with Image.open(io.BytesIO(file.data)) as picture:
+        return np.asarray(picture)
+
+
+def test_files_hold_what_the_graph_made():
+    made = finished()
+    assert set(made) == {kind.value for kind in MapKind}
+    for file in made.values():
+        assert file.sha256 == hashlib.sha256(file.data).hexdigest()
+        assert (file.width_px, file.height_px, file.media_type) == (64, 32, "image/png")
+    expected = (outputs()["base_color"][0].transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
+    assert np.array_equal(pixels(made["base_color"]), expected)
+    assert pixels(made["height"]).dtype == np.uint16
+
+
+def test_metal_only_where_the_class_has_it():
+    assert pixels(finished()["metallic"]).max() == 0
+    assert pixels(finished(parameters={"class": "steel"})["metallic"]).max() > 0
+
+
+def test_roughness_shift_is_clipped():
+    assert pixels(finished(parameters={"roughness_shift": 1})["roughness"]).min() == 255
+    assert pixels(finished(parameters={"roughness_shift": -1})["roughness"]).max() == 0
+
+
+def test_relief_of_zero_is_flat():
+    made = finished(parameters={"relief": 0})
+    assert np.array_equal(np.unique(pixels(made["normal"]).reshape(-1, 3), axis=0), [[128, 128, 255]])
+    assert pixels(made["ambient_occlusion"]).min() == 255
+
+
+def test_convention_turns_green():
+    up = pixels(finished()["normal"]).astype(int)
+    down = pixels(finished(output=OutputSpec(normal_convention=NormalConvention.Y_DOWN))["normal"]).astype(int)
+    assert np.array_equal(up[..., [0, 2]], down[..., [0, 2]])
+    assert np.abs(up[..., 1] + down[..., 1] - 256).max() <= 1
+
+
+def test_a_single_raw_map_is_the_same_as_within_the_whole_material():
+    alone = finished(output=OutputSpec(maps=(MapKind.NORMAL,), encoding=Encoding.RAW))
+    whole = finished(output=OutputSpec(encoding=Encoding.RAW))
+    assert list(alone) == ["normal"]
+    assert alone["normal"].data == whole["normal"].data
+    assert alone["normal"].name.endswith(".raw")
+
+
+def test_names_depend_on_the_index_only():
+    plan = texture.resolve(MANIFEST, request(count=3, width_px=64, height_px=32, output=OutputSpec(name="rock")))
+    names = [next(texture.finish(MANIFEST, plan, index, outputs())).name for index in (0, 1)]
+    assert names == ["rock_base_color.png", "rock_1_base_color.png"]
+    plan = texture.resolve(MANIFEST, request(width_px=64, height_px=32))
+    assert next(texture.finish(MANIFEST, plan, 5, outputs())).name == "clay_7_5_base_color.png"
+
+
+@pytest.mark.parametrize("bad", [NAN, 1.5, -0.5])
+def test_outputs_out_of_range_are_no_asset(bad):
+    values = outputs()
+    values["base_color"][0, 0, 0, 0] = bad
+    plan = texture.resolve(MANIFEST, request(width_px=64, height_px=32))
+    with pytest.raises(ValueError, match="base_color"):
+        list(texture.finish(MANIFEST, plan, 0, values))
+
+
+def test_a_parameter_that_would_not_act_is_refused(tmp_path):
+    package = write_model(tmp_path)
+    texture.check(package)
+    glow = ParameterSpec("glow", "Glow", "Shine.", "float", maximum=1.0, default=0.0)
+    with pytest.raises(PackageInvalid, match="'glow'"):
+        texture.check(replace(package, manifest=replace(package.manifest, parameters=(glow,))))
+    wrong = replace(PARAMETERS[0], values=("clay", "cheese"))
+    with pytest.raises(PackageInvalid, match="cheese"):
+        texture.check(replace(package, manifest=replace(package.manifest, parameters=(wrong,))))
