@@ -21,6 +21,7 @@ import numpy as np
 from assetgen import strictjson
 from assetgen.errors import PackageInvalid
 from assetgen.kinds import KINDS
+from assetgen.kinds.windows import run_in_windows
 from assetgen.manifest import Manifest
 from assetgen.package import VerifiedPackage
 from assetgen.runtime import Session
@@ -134,5 +135,5 @@ def _make(session: Session, manifest: Manifest, golden: GoldenRequest) -> tuple[
         output=OutputSpec(encoding=Encoding.RAW),
     )
     plan = kind.resolve(manifest, request)
-    outputs = session.run(kind.prepare(manifest, plan, golden.index))
+    outputs = run_in_windows(session.run, manifest, kind.prepare(manifest, plan, golden.index))
     return outputs, {file.role: file.sha256 for file in kind.finish(manifest, plan, golden.index, outputs)}

@@ -1,8 +1,8 @@
 """From (seed, index) to a graph's inputs, by numpy's counter-based Philox generator; pure, numpy only.
 
-One generator an asset, keyed by (seed, index), draws in a fixed order: z, wave phases, wave jitter, grid noise, then
-the noise maps in manifest order. That order is part of the contract: asset i does not depend on the count, and z and
-phases do not depend on the size.
+One generator an asset, keyed by (seed, index), draws in a fixed order: z, the lattices, grid noise, then the noise
+maps in manifest order. That order is part of the contract: asset i does not depend on the count, and z and lattices do
+not depend on the size.
 """
 
 from __future__ import annotations
@@ -18,53 +18,63 @@ def generator(seed: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
 
 
-def wave_numbers(
-    wave_vectors: NDArray[np.int64], jitter: FloatArray, cells: tuple[int, int], base_cells: int
+def lattice_waves(
+    rng: np.random.Generator, max_columns: int, max_half_rows: int, cells: tuple[int, int], base_cells: int
 ) -> NDArray[np.int64]:
-    """Integer wave numbers on a torus of ``cells`` (rows, columns) that keep the wavelengths of the base torus.
+    """Wave numbers of one random lattice of staggered rows, such as bricks are laid in, closing on a torus of ``cells``.
 
-    Args:
-        wave_vectors: ``[V, 2]`` wave numbers (rows, columns) on the base torus of ``base_cells`` squared.
-        jitter: ``[V, 2]`` in [-0.5, 0.5], in base wave numbers: on larger tori it breaks the period of the base torus.
-        cells: size of the torus.
+    A lattice has ``columns`` bricks along a row and twice ``half_rows`` rows: an even number, so that the stagger closes.
+    On the base torus both are drawn from 1 to their maximum; on other tori they are scaled, so that a brick keeps its
+    size, and jittered by up to half of a base unit, so that a larger torus does not repeat the base torus.
 
     Returns:
-        ``[V, 2]`` integers, at most half the number of cells, so every wave closes and none is aliased.
+        ``[4, 2]`` wave numbers (rows, columns): rows, columns, and the two waves of the stagger. None is aliased.
     """
+    drawn = rng.integers((1, 1), (max_half_rows + 1, max_columns + 1))
+    jitter = rng.random(2, dtype=np.float32) - np.float32(0.5)
     scale = np.array(cells, dtype=np.float64) / base_cells
-    moved = wave_vectors + jitter * (wave_vectors != 0)
-    limit = (np.array(cells) - 1) // 2
-    return np.clip(np.rint(moved * scale).astype(np.int64), -limit, limit)
+    limit = np.array([(cells[0] - 1) // 4, (cells[1] - 1) // 2])
+    half_rows, columns = np.clip(np.rint((drawn + jitter) * scale), 1, np.maximum(limit, 1)).astype(np.int64)
+    return np.array([(2 * half_rows, 0), (0, columns), (half_rows, columns), (half_rows, -columns)])
 
 
 def toroidal_grid(
     rng: np.random.Generator,
-    wave_vectors: NDArray[np.int64],
+    *,
     noise_channels: int,
+    lattices: int,
+    max_columns: int,
+    max_half_rows: int,
     cells: tuple[int, int],
     base_cells: int,
 ) -> FloatArray:
-    """Spatial input of a tileable generator: noise and waves that close on the torus.
+    """Spatial input of a tileable generator: noise and the waves of random lattices, all of which close on the torus.
 
-    Independent noise has no border, integer wave numbers are periodic; so is everything computed from them by
-    operations that wrap.
+    Independent noise has no border, whole wave numbers are periodic; so is everything computed from them by operations
+    that wrap. Every other lattice is turned by a quarter. A lattice as a whole is shifted at random: no place is special.
+
+    Args:
+        cells: rows and columns of the torus; ``base_cells`` is the edge of the torus that the model was trained on.
 
     Returns:
-        ``[noise_channels + 2 V, rows, columns] float32``: N(0, 1) noise, then V cosines, then V sines, each scaled to
-        unit variance.
+        ``[noise_channels + 8 lattices, rows, columns] float32`` of unit variance: N(0, 1) noise, then of each lattice the
+        four cosines and the four sines.
     """
     rows, columns = cells
-    phases = rng.random((len(wave_vectors), 1, 1), dtype=np.float32) * np.float32(2 * np.pi)
-    jitter = rng.random((len(wave_vectors), 2), dtype=np.float32) - np.float32(0.5)
+    waves = []
+    for number in range(lattices):
+        turned = number % 2 == 1
+        drawn = lattice_waves(rng, max_columns, max_half_rows, cells[::-1] if turned else cells, base_cells)
+        vectors = drawn[:, ::-1] if turned else drawn
+        shift = rng.random(2)
+        # exp(i (row part + column part)) as an outer product: rows + columns sines a wave instead of rows x columns.
+        row_angle = 2 * np.pi * vectors[:, :1] * (np.arange(rows) / rows + shift[0])
+        column_angle = 2 * np.pi * vectors[:, 1:] * (np.arange(columns) / columns + shift[1])
+        row_wave = np.exp(1j * row_angle).astype(np.complex64)[:, :, None]
+        wave = row_wave * np.exp(1j * column_angle).astype(np.complex64)[:, None, :] * np.float32(np.sqrt(2))
+        waves += [wave.real, wave.imag]
     noise = rng.standard_normal((noise_channels, rows, columns), dtype=np.float32)
-    waves = wave_numbers(wave_vectors, jitter, cells, base_cells)
-    # exp(i (row part + column part)) as an outer product: V (rows + columns) sines instead of V rows columns.
-    row_angle = 2 * np.pi / rows * (waves[:, :1] * np.arange(rows) % rows)
-    column_angle = 2 * np.pi / columns * (waves[:, 1:] * np.arange(columns) % columns)
-    row_wave = np.exp(1j * row_angle).astype(np.complex64)[:, :, None] * np.exp(1j * phases)
-    column_wave = np.exp(1j * column_angle).astype(np.complex64)[:, None, :]
-    wave = row_wave * column_wave * np.float32(np.sqrt(2))
-    return np.concatenate([noise, wave.real, wave.imag]).astype(np.float32, copy=False)
+    return np.concatenate([noise, *waves]).astype(np.float32, copy=False)
 
 
 def noise_map(rng: np.random.Generator, cells: tuple[int, int]) -> FloatArray:

@@ -70,23 +70,33 @@ class GridSpec:
 
     Attributes:
         noise_channels: channels of independent noise.
-        wave_vectors: wave numbers (rows, columns) on the base torus.
+        lattices: lattices of waves, eight channels each.
+        max_columns, max_half_rows: finest lattice on the base torus.
         base_px: edge of the base torus in output pixels.
     """
 
     noise_channels: int
-    wave_vectors: tuple[tuple[int, int], ...]
+    lattices: int
+    max_columns: int
+    max_half_rows: int
     base_px: int
 
 
 @dataclass(frozen=True)
 class SizeSpec:
-    """Sizes the model makes: edges are multiples of ``stride_px`` from ``min_px`` to ``max_px``."""
+    """Sizes the model makes: edges are multiples of ``stride_px`` from ``min_px`` to ``max_px``.
+
+    Attributes:
+        window_px: longer edges are computed in windows of at most this; 0 computes every size at once.
+        halo_px: margin of a window: how far an output pixel can see.
+    """
 
     stride_px: int
     min_px: int
     max_px: int
     default_px: int
+    window_px: int = 0
+    halo_px: int = 0
 
 
 @dataclass(frozen=True)
@@ -217,13 +227,21 @@ def _check_size(size: SizeSpec) -> None:
         fits = size.stride_px <= edge_px <= MAX_EDGE_PX and edge_px % size.stride_px == 0
         _rule(fits, f"size.{name}", edge_px, f"a multiple of stride_px {size.stride_px}, at most {MAX_EDGE_PX}")
     _rule(size.min_px <= size.default_px <= size.max_px, "size.default_px", size.default_px, "min_px to max_px")
+    for name in ("window_px", "halo_px"):
+        edge_px = getattr(size, name)
+        fits = 0 <= edge_px <= MAX_EDGE_PX and edge_px % size.stride_px == 0
+        _rule(fits, f"size.{name}", edge_px, f"0, or a multiple of stride_px {size.stride_px}, at most {MAX_EDGE_PX}")
+    _rule(not size.window_px or size.halo_px > 0, "size.halo_px", size.halo_px, "more than 0 where window_px is")
 
 
 def _check_tensors(m: Manifest) -> None:
     _rule(0 < m.latent_dimension <= MAX_CHANNELS, "latent_dimension", m.latent_dimension, f"1 to {MAX_CHANNELS}")
-    grid_channels = m.grid.noise_channels + 2 * len(m.grid.wave_vectors)
+    grid_channels = m.grid.noise_channels + 8 * m.grid.lattices
     _rule(0 <= m.grid.noise_channels <= MAX_CHANNELS, "grid.noise_channels", m.grid.noise_channels, "0 or more")
-    _rule(grid_channels <= MAX_CHANNELS, "grid.wave_vectors", grid_channels, f"at most {MAX_CHANNELS} channels")
+    _rule(m.grid.lattices >= 0, "grid.lattices", m.grid.lattices, "0 or more")
+    _rule(grid_channels <= MAX_CHANNELS, "grid.lattices", grid_channels, f"at most {MAX_CHANNELS} channels")
+    for name in ("max_columns", "max_half_rows"):
+        _rule(1 <= getattr(m.grid, name) <= 1024, f"grid.{name}", getattr(m.grid, name), "1 to 1024")
     _rule(0 < m.grid.base_px <= MAX_EDGE_PX, "grid.base_px", m.grid.base_px, f"1 to {MAX_EDGE_PX}")
     channels = {
         "latent": m.latent_dimension,

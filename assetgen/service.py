@@ -139,7 +139,7 @@ class Service:
         alarm = loop.call_later(call.deadline_s, self._expire, call)
         try:
             started = await self._started(call)
-            self._fill(call, loop)
+            self._fill(call, loop)  # before the caller sees anything: it may take its time
             yield started
             if call.tell_progress and len(self._calls) > 1:
                 yield Progress("queued", 0.0)

@@ -65,7 +65,8 @@ class OutputSpec:
 
     Attributes:
         maps: map kinds wanted; empty means all. Must be empty with a profile that packs maps.
-        profile: engine profile id (``plain``, ``unreal``, ``unity-urp``, ``unity-hdrp``, ``godot``, ``blender``, ``gltf``).
+        profile: engine profile id (``plain``, ``unreal``, ``unity-urp``, ``unity-hdrp``, ``godot``, ``blender``,
+            ``gltf``).
         normal_convention: ``None`` means the profile's own.
         encoding: PNG files or raw pixels.
         name: base of the file names; empty means ``<class>_<seed>_<index>``.

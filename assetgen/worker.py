@@ -11,13 +11,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from assetgen.errors import AssetgenError, Cancelled, InternalError, QueueFull
 from assetgen.kinds import KINDS, Plan
+from assetgen.kinds.windows import Run, run_in_windows
 from assetgen.package import VerifiedPackage
 from assetgen.runtime import Session, open_session, self_check
 from assetgen.types import Artifact, FloatArray, Request
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # Encoders release the interpreter lock, so a second one helps; more would only hold more outputs in memory.
 FINISHERS = 2
+# Small enough to be encoded in the time that is saved if the next job happens to come just then.
+FINISH_HERE_PX = 256 * 256
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class Worker:
         self._running: tuple[Job, Session] | None = None
         self._before_finish = 0
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._ready: queue.Queue[tuple[Job, dict[str, FloatArray] | None] | None] = queue.Queue(maxsize=1)
+        self._ready: queue.SimpleQueue[tuple[Job, dict[str, FloatArray] | None] | None] = queue.SimpleQueue()
+        self._prepared = threading.Semaphore(1)  # one set of inputs ahead of the device, no more
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="assetgen-finish")
         self._unfinished = threading.Semaphore(FINISHERS + 1)
         self._stages = [
@@ -149,6 +153,7 @@ class Worker:
                 self._leave()
                 _fail(job, error)
             else:
+                self._prepared.acquire()
                 self._ready.put((job, inputs))
         self._ready.put(None)
 
@@ -160,6 +165,8 @@ class Worker:
     def _run_all(self) -> None:
         while (item := self._ready.get()) is not None:
             job, inputs = item
+            if inputs is not None:
+                self._prepared.release()
             self._unfinished.acquire()
             try:
                 outputs = self._run(job, self._prepare(job) if inputs is None else inputs)
@@ -168,12 +175,17 @@ class Worker:
                 self._leave()
                 _fail(job, error)
             else:
-                self._leave()
-                self._finishers.submit(self._finish, job, outputs)
+                others_wait = self._leave()
+                if others_wait or job.plan.width_px * job.plan.height_px > FINISH_HERE_PX:
+                    self._finishers.submit(self._finish, job, outputs)
+                else:  # the device has nothing else to do: one hand-over less
+                    self._finish(job, outputs)
 
-    def _leave(self) -> None:
+    def _leave(self) -> bool:
+        """Count a job out; returns whether others are on their way."""
         with self._lock:
             self._before_finish -= 1
+            return self._before_finish > 0
 
     def _run(self, job: Job, inputs: dict[str, FloatArray]) -> dict[str, FloatArray]:
         session = self.session(job.package)
@@ -184,7 +196,7 @@ class Worker:
             if job.tell_stages:
                 job.notify(Stage("generating"))
             begin_s = time.monotonic()
-            outputs = session.run(inputs)
+            outputs = run_in_windows(_watched(session, job), job.package.manifest, inputs)
             self._note_speed(job, time.monotonic() - begin_s)
             return outputs
         finally:
@@ -220,6 +232,16 @@ def _warm_up(package: VerifiedPackage, session: Session) -> None:
     kind, edge_px = KINDS[package.manifest.kind], package.manifest.size.min_px
     request = Request(package.manifest.id, seed=0, width_px=edge_px, height_px=edge_px)
     self_check(session, kind.prepare(package.manifest, kind.resolve(package.manifest, request), 0))
+
+
+def _watched(session: Session, job: Job) -> Run:
+    """The session's run, but not once the job was cancelled: ``terminate`` between two windows stops nothing."""
+
+    def run(inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+        _stop_if_cancelled(job)
+        return session.run(inputs)
+
+    return run
 
 
 def _stop_if_cancelled(job: Job) -> None:

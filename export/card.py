@@ -57,9 +57,9 @@ def _run_lines(title: str, run: Mapping[str, Any]) -> str:
 def _figures(validation: Mapping[str, float]) -> str:
     names = {
         "height_correlation": "correlation of predicted with real height",
-        "height_correlation_of_brightness": "the same for the guess \"brighter is higher\"",
+        "height_correlation_of_brightness": 'the same for the guess "brighter is higher"',
         "roughness_error": "mean error of roughness (0 to 1)",
-        "roughness_error_of_mean": "the same for the guess \"the mean of the training data\"",
+        "roughness_error_of_mean": 'the same for the guess "the mean of the training data"',
         "metallic_error": "mean error of metallic (0 to 1)",
     }
     rows = "\n".join(f"| {text} | {validation[name]:.3f} |" for name, text in names.items() if name in validation)

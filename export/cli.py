@@ -34,14 +34,14 @@ def main(argv: list[str]) -> int:
         from export.package_from_runs import package_from_runs
     except ImportError as error:
         raise RuntimeMissing(f"export needs {error.name}", hint="pip install 'assetgen[export,cpu]'") from error
-    id = arguments.id or arguments.output.name
+    model_id = arguments.id or arguments.output.name
     package_from_runs(
         arguments.texture,
         arguments.detail,
         arguments.output,
-        id=id,
+        id=model_id,
         version=arguments.version,
-        display_name=arguments.name or id,
+        display_name=arguments.name or model_id,
         license=arguments.license,
         license_file=license_file,
         notes=notes,

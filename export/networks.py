@@ -7,12 +7,12 @@ from pathlib import Path
 
 from assetgen.errors import CheckpointInvalid
 from assetgen.models.detail import DetailConfig, DetailNetwork
+from assetgen.models.texture import TextureGenerator
 from assetgen.training import checkpoint
 from assetgen.training.checkpoint import Checkpoint
 from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_values
 from assetgen.training.texture import texture_config
 from export.graph import MaterialGraph
-from assetgen.models.texture import TextureGenerator
 
 
 @dataclass(frozen=True)

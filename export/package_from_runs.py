@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +26,6 @@ from assetgen.manifest import (
 )
 from assetgen.package import VerifiedPackage, verify_package, write_manifest
 from assetgen.runtime import Session, open_session, self_check
-from assetgen.training.batches import wave_vectors
 from assetgen.types import Encoding, MapKind, OutputSpec, Request
 from export.card import model_card
 from export.graph import OUTPUTS, MaterialGraph
@@ -38,7 +36,10 @@ from export.parity import ParityReport, check_parity
 GRAPH_NAME = "generator.fp32.onnx"
 GOLDEN_SIZES = ((256, 256), (192, 320), (512, 512))
 MAX_PACKAGE_BYTES = 16 << 20
-RELIEF_LIMITS_PX = (2.0, 60.0)
+# Few normal maps stand behind each class's relief; beyond these it is a chance result.
+RELIEF_LIMITS_PX = (0.5, 20.0)
+# Above this a picture is computed in windows: 4096 px at once would take more than 4 GB.
+WINDOW_PX = 2048
 # Between backends of the same precision: what other processors and runtimes may change.
 TOLERANCE = 2e-3
 
@@ -56,7 +57,7 @@ def package_from_runs(
     license: str,
     license_file: Path,
     notes: str = "",
-    notify: Notify = lambda line: None,
+    notify: Notify = lambda _line: None,
 ) -> str:
     """Write the package ``output``; returns its digest.
 
@@ -105,16 +106,16 @@ def package_from_runs(
             )
         _replace_folder(partial, output)
     except OSError as error:
-        raise OutputUnwritable(f"{output} cannot be written: {error.strerror}", hint="check space and rights") from error
+        raise OutputUnwritable(
+            f"{output} cannot be written: {error.strerror}", hint="check space and rights"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     notify(f"{output}: {size_bytes / 2**20:.1f} MiB, digest {digest}")
     return digest
 
 
-def _manifest(
-    runs: Runs, graph: MaterialGraph, *, id: str, version: str, display_name: str, license: str
-) -> Manifest:
+def _manifest(runs: Runs, graph: MaterialGraph, *, id: str, version: str, display_name: str, license: str) -> Manifest:
     config = graph.texture.config
     stride = graph.stride
     names = input_names(graph)
@@ -143,7 +144,9 @@ def _manifest(
         outputs=tuple(OutputMap(name, name, 3 if name == MapKind.BASE_COLOR else 1) for name in OUTPUTS),
         grid=GridSpec(
             noise_channels=runs.texture_recipe.grid_noise_channels,
-            wave_vectors=wave_vectors(),
+            lattices=runs.texture_recipe.lattices,
+            max_columns=runs.texture_recipe.lattice_columns,
+            max_half_rows=runs.texture_recipe.lattice_half_rows,
             base_px=runs.texture_recipe.crop_px * stride // config.stride,
         ),
         latent_dimension=config.latent,
@@ -157,7 +160,14 @@ def _manifest(
             for name in runs.classes
         ),
         parameters=_parameters(runs.classes),
-        size=SizeSpec(stride_px=stride, min_px=4 * stride, max_px=4096, default_px=512),
+        size=SizeSpec(
+            stride_px=stride,
+            min_px=4 * stride,
+            max_px=4096,
+            default_px=512,
+            window_px=WINDOW_PX,
+            halo_px=graph.halo_px,
+        ),
         files=(),
         tolerance={"fp32": dict.fromkeys(OUTPUTS, TOLERANCE)},
     )
@@ -165,7 +175,9 @@ def _manifest(
 
 def _parameters(classes: tuple[str, ...]) -> tuple[ParameterSpec, ...]:
     return (
-        ParameterSpec("class", "Class", "What the material is.", "choice", "Material", default=classes[0], values=classes),
+        ParameterSpec(
+            "class", "Class", "What the material is.", "choice", "Material", default=classes[0], values=classes,
+        ),
         ParameterSpec(
             "blend_class", "Blend with", "Second class, mixed in by the amount below.", "choice", "Material",
             default="none", values=("none", *classes),
@@ -246,7 +258,9 @@ def _write_preview(path: Path, session: Session, manifest: Manifest, edge_px: in
     preview = Image.new("RGB", (columns * edge_px, min(rows * edge_px, 256)))
     output = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
     for number, known in enumerate(manifest.classes):
-        request = Request(manifest.id, seed=1, width_px=256, height_px=256, parameters={"class": known.name}, output=output)
+        request = Request(
+            manifest.id, seed=1, width_px=256, height_px=256, parameters={"class": known.name}, output=output
+        )
         plan = kind.resolve(manifest, request)
         outputs = session.run(kind.prepare(manifest, plan, 0))
         artifact = next(iter(kind.finish(manifest, plan, 0, outputs)))
@@ -265,8 +279,13 @@ def _replace_folder(partial: Path, output: Path) -> None:
     old = output.with_name(output.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if output.exists():
-        os.replace(output, old)
-    os.replace(partial, output)
+        output.replace(old)
+    try:
+        partial.replace(output)
+    except OSError:
+        if old.exists():
+            old.replace(output)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

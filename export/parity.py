@@ -1,4 +1,4 @@
-"""Does the exported graph compute what the network computes, and does it tile: measured, not assumed; torch and numpy."""
+"""Does the exported graph compute what the network does, and does it tile: measured, not assumed; torch and numpy."""
 
 from __future__ import annotations
 

@@ -358,6 +358,16 @@ def test_names_that_are_not_utf8_are_refused(name):
         check_model(ORIGINAL.replace(name, name[:-1] + b"\xff"), MANIFEST)
 
 
+def test_a_kernel_larger_than_its_picture_is_refused_and_we_live():
+    """Found by altering bytes: shape inference of onnx 1.23.2 makes a negative size of it, and then aborts."""
+
+    def change(model: onnx.ModelProto) -> None:
+        conv = next(node for node in model.graph.node if node.op_type == "Conv")
+        conv.attribute[0].ints[0] = 64
+
+    refused(change, "ended the process|do not fit|not valid|has shape|does not follow")
+
+
 def test_a_graph_that_ends_its_checker_is_refused_and_we_live(monkeypatch):
     """onnx's native code was seen to abort on altered graphs; here its process is killed as an abort would."""
     planted = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"

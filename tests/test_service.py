@@ -176,7 +176,7 @@ def test_closing_the_stream_stops_the_work_and_frees_the_place(make, slow_packag
         session.run = watched
         events = service.generate(asked(count=64, width_px=1024, height_px=1024))
         await anext(events)
-        await asyncio.to_thread(running.wait)
+        assert await asyncio.to_thread(running.wait, 60)
         await events.aclose()
         assert service.calls_under_way == 0
         assert files(await collect(service, asked()))  # only one call at a time: the place is free
@@ -272,7 +272,7 @@ def test_a_fault_inside_stays_inside(make, package, caplog):
     session = service.worker.session(package)
     run = session.run
     session.run = lambda inputs: {name: values * float("nan") for name, values in run(inputs).items()}
-    with pytest.raises(InternalError, match="^the asset could not be made$"):
+    with pytest.raises(InternalError, match=r"^the asset could not be made$"):
         asyncio.run(collect(service, asked()))
     assert "values reach from nan to nan" in caplog.text
     session.run = run
@@ -316,7 +316,7 @@ def test_a_cancelled_job_is_skipped(package):
     job = Job(package, texture.resolve(package.manifest, asked()), 0, notify)
     worker.cancel(job)
     worker.submit(job)
-    done.wait()
+    assert done.wait(60)
     worker.close()
     assert len(news) == 1
     assert isinstance(news[0], Done)

@@ -1,6 +1,9 @@
 """Our types survive the wire, and hand-made messages are what protobuf would have made."""
 
+from contextlib import suppress
+
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,12 +59,10 @@ def test_requests_survive(request):
 def test_any_bytes_are_a_request_or_an_error_of_ours(data):
     try:
         message = GenerateRequest.FromString(data)
-    except Exception:  # protobuf's own; the server answers those as a whole
+    except DecodeError:  # the server answers those as a whole
         return
-    try:
+    with suppress(FieldInvalid):
         wire.request_from_message(message)
-    except AssetgenError as error:
-        assert isinstance(error, FieldInvalid)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ def _progress(done: int, name: str) -> None:
 
 def _print(report: PackReport) -> None:
     lines = [
-        f"{report.path}: {report.items} items ({report.validation} for validation), {report.size_bytes / 2**20:.1f} MiB",
+        f"{report.path}: {report.items} items ({report.validation} for validation), "
+        f"{report.size_bytes / 2**20:.1f} MiB",
         f"sha256 {report.sha256}",
         "classes: " + ", ".join(f"{name} {count}" for name, count in report.classes.items()),
         "licences: " + ", ".join(f"{name} {count}" for name, count in report.licenses.items()),

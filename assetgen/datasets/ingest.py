@@ -85,7 +85,12 @@ def candidates(folder: Path, license: str = "") -> Iterator[Candidate | Refusal]
     if not folder.is_dir():
         raise DataInvalid(f"{folder} is not a folder", hint="give the folder that holds the pictures")
     manifest = folder / "manifest.json"
-    yield from _from_manifest(folder, manifest, license) if manifest.exists() else _from_tree(folder, license)
+    try:
+        yield from _from_manifest(folder, manifest, license) if manifest.exists() else _from_tree(folder, license)
+    except OSError as error:
+        raise DataInvalid(
+            f"{error.filename or folder} cannot be read: {error.strerror}", hint="check rights"
+        ) from error
 
 
 def _from_manifest(folder: Path, manifest: Path, license: str) -> Iterator[Candidate | Refusal]:
@@ -107,8 +112,10 @@ def _from_record(folder: Path, record: dict[str, Any], number: int, license: str
     name = f"{tier}/{name}" if tier else name
     class_name = record.get("class")
     if not isinstance(class_name, str) or not class_name:
-        return Refusal(name, "no class: add a text field \"class\"")
+        return Refusal(name, 'no class: add a text field "class"')
     files = record.get("maps") or {"albedo": record.get("file")}
+    if not isinstance(files, dict):
+        return Refusal(name, '"maps" is not an object: write {"albedo": "file.png", "normal": ...}')
     base = str(record.get("dir", ""))
     maps: dict[MapKind, Path] = {}
     for word, file in files.items():
@@ -116,14 +123,17 @@ def _from_record(folder: Path, record: dict[str, Any], number: int, license: str
         if kind is None:
             return Refusal(name, f"map {word!r} is not known; use one of {', '.join(sorted(MAP_WORDS))}")
         relative = PurePosixPath(base) / str(file)
-        if relative.is_absolute() or ".." in relative.parts or not file:
+        # On Windows a backslash parts folders and a colon a drive; the same manifest shall mean the same everywhere.
+        if relative.is_absolute() or ".." in relative.parts or not file or set(str(relative)) & {"\\", ":"}:
             return Refusal(name, f"file {file!r} of map {word!r} does not lie inside the folder")
+        if kind in maps:
+            return Refusal(name, f"{maps[kind].name} and {relative.name} are the same map")
         maps[kind] = folder / relative
     kept = {key: value for key, value in record.items() if key not in ("id", "class", "maps", "file", "dir", "group")}
     return Candidate(
         id=name,
         class_name=class_name,
-        group=str(record.get("group", name)),
+        group=str(record.get("group") or name),
         license=str(record.get("licence") or record.get("license") or license),
         maps=maps,
         facts=kept,
@@ -148,7 +158,9 @@ def _map_set(folder: Path, name: str, class_name: str, license: str) -> Candidat
     maps: dict[MapKind, Path] = {}
     for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES):
         stem = file.stem.lower().replace("-", "_")
-        kind = MAP_WORDS.get(stem) or MAP_WORDS.get("_".join(stem.split("_")[-2:])) or MAP_WORDS.get(stem.split("_")[-1])
+        kind = (
+            MAP_WORDS.get(stem) or MAP_WORDS.get("_".join(stem.split("_")[-2:])) or MAP_WORDS.get(stem.split("_")[-1])
+        )
         if kind is None:
             return Refusal(name, f"cannot tell which map {file.name} is: end its name in _albedo, _normal, _height …")
         if kind in maps:

@@ -42,7 +42,7 @@ class MapSet:
 
 def map_sets(items: Sequence[Item], classes: Sequence[str], scan_px: int, trim_px: int, split: str) -> list[MapSet]:
     """Prepare the items of ``split`` that teach detail or maps: large pictures and small ones with maps."""
-    sets = []
+    sets: list[MapSet] = []
     for item in items:
         width = item.maps[MapKind.BASE_COLOR].shape[1]
         detailed = width >= SCALE * scan_px
@@ -59,7 +59,7 @@ def _map_set(item: Item, classes: Sequence[str], scan_px: int, trim_px: int, det
     targets: dict[str, FloatArray] = {}
     for kind in (MapKind.ROUGHNESS, MapKind.METALLIC):
         if kind in item.maps:
-            targets[kind.value] = _trimmed(at_density(item, density, kind), trim).astype(np.float32) / 255
+            targets[kind.value] = _trimmed(at_density(item, density, kind), trim).astype(np.float32) / np.float32(255)
     if MapKind.HEIGHT in item.maps:
         height = _trimmed(at_density(item, density, MapKind.HEIGHT), trim).astype(np.float32)
         targets["height"] = standard_height(height, SLOW_CELLS * (SCALE if detailed else 1))
@@ -76,7 +76,7 @@ def _map_set(item: Item, classes: Sequence[str], scan_px: int, trim_px: int, det
 
 def standard_height(height: FloatArray, slow_px: float) -> FloatArray:
     """Height ``[H, W, 1]`` in any unit without its slow changes, mean 0.5 and deviation 1/6, clipped to [0, 1]."""
-    rows, columns = (np.fft.fftfreq(size) for size in height.shape[:2])
+    rows, columns = np.fft.fftfreq(height.shape[0]), np.fft.fftfreq(height.shape[1])
     slow = np.exp(-2 * (np.pi * slow_px) ** 2 * (rows[:, None] ** 2 + columns[None] ** 2))
     fast = np.fft.ifft2(np.fft.fft2(height[:, :, 0]) * (1 - slow)).real
     standard = fast / max(float(fast.std()), 1e-3)

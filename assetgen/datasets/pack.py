@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -57,7 +56,7 @@ def pack(
     license: str = "",
     allow_unlicensed: bool = False,
     validation_share: float = 0.1,
-    notify: Notify = lambda done, name: None,
+    notify: Notify = lambda _done, _name: None,
 ) -> PackReport:
     """Write the pictures of ``folder`` into the training file ``output``.
 
@@ -83,6 +82,8 @@ def pack(
         output.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for number, candidate in enumerate(candidates(folder, license)):
+                if folder / candidate.id in (output, temporary):  # packing into the folder itself
+                    continue
                 notify(number + 1, candidate.id)
                 result = candidate
                 if isinstance(candidate, Candidate):
@@ -102,9 +103,11 @@ def pack(
                 "refused": [{"id": entry.id, "reason": entry.reason} for entry in refused],
             }
             _write(archive, "index.json", json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False).encode())
-        os.replace(temporary, output)
+        temporary.replace(output)
     except OSError as error:
-        raise OutputUnwritable(f"{output} cannot be written: {error.strerror}", hint="check space and rights") from error
+        raise OutputUnwritable(
+            f"{output} cannot be written: {error.strerror}", hint="check space and rights"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     data = output.read_bytes()

@@ -51,9 +51,13 @@ def read_index(path: Path) -> dict[str, Any]:
         if index["schema"] != 1:
             raise DataInvalid(f"{path} has schema {index['schema']}; 1 is supported", hint="pack the folder again")
     except FileNotFoundError as error:
-        raise DataInvalid(f"{path} does not exist", hint="make it with: assetgen data pack FOLDER -o data.zip") from error
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataInvalid(f"{path} is not a training file: {error}", hint="make one with: assetgen data pack") from error
+        raise DataInvalid(
+            f"{path} does not exist", hint="make it with: assetgen data pack FOLDER -o data.zip"
+        ) from error
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise DataInvalid(
+            f"{path} is not a training file: {error}", hint="make one with: assetgen data pack"
+        ) from error
     return dict(index)
 
 

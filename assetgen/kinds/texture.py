@@ -152,9 +152,15 @@ def prepare(manifest: Manifest, plan: Plan, index: int) -> dict[str, FloatArray]
         else:
             cells = (plan.height_px // spec.stride_px, plan.width_px // spec.stride_px)
             if spec.role == "grid":
-                vectors = np.array(manifest.grid.wave_vectors, dtype=np.int64).reshape(-1, 2)
-                base_cells = manifest.grid.base_px // spec.stride_px
-                grid = latents.toroidal_grid(rng, vectors, manifest.grid.noise_channels, cells, base_cells)
+                grid = latents.toroidal_grid(
+                    rng,
+                    noise_channels=manifest.grid.noise_channels,
+                    lattices=manifest.grid.lattices,
+                    max_columns=manifest.grid.max_columns,
+                    max_half_rows=manifest.grid.max_half_rows,
+                    cells=cells,
+                    base_cells=manifest.grid.base_px // spec.stride_px,
+                )
                 inputs[spec.name] = grid[None]
             else:
                 inputs[spec.name] = latents.noise_map(rng, cells)[None]

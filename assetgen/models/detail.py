@@ -58,8 +58,8 @@ class Residual(nn.Module):
 class DetailNetwork(nn.Module):
     """Adds texels and maps to a base colour.
 
-    Shapes: picture ``[n, 3, h, w]`` about [-1, 1], sRGB-coded; class_weights ``[n, classes]``; noises ``[n, 1, 2h, 2w]``
-    and ``[n, 1, 4h, 4w]``.
+    Shapes: picture ``[n, 3, h, w]`` about [-1, 1], sRGB-coded; class_weights ``[n, classes]``; noises
+    ``[n, 1, 2h, 2w]`` and ``[n, 1, 4h, 4w]``.
     """
 
     metal: Tensor

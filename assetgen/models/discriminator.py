@@ -41,7 +41,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = activate(self.first(x))
         y = activate(self.second(F.avg_pool2d(y, 2)))
-        return (y + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
+        halved: Tensor = (y + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
+        return halved
 
 
 class Discriminator(nn.Module):

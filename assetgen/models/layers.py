@@ -1,8 +1,8 @@
 """Building blocks that wrap around: convolution, resampling and modulation on a torus; torch only.
 
 Every block commutes exactly with rolling its spatial input, so a network made of them is tileable by construction. All
-of them export to ONNX with constant weights and free batch, height and width: padding is slice and concat, since several
-runtimes refuse ``Pad(mode=wrap)``; modulation scales activations, since weights per sample fix the batch.
+of them export to ONNX with constant weights and free batch, height and width: padding is slice and concat, since
+several runtimes refuse ``Pad(mode=wrap)``; modulation scales activations, since weights per sample fix the batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GAIN = math.sqrt(2.0)
 def wrap_pad(x: Tensor, margin: int) -> Tensor:
     """Continue ``[n, c, h, w]`` periodically by ``margin`` on each side, which must not exceed h or w."""
     if torch.is_grad_enabled() and x.requires_grad:
-        padded: Tensor = _WrapPad.apply(x, margin)
+        padded: Tensor = _WrapPad.apply(x, margin)  # type: ignore[no-untyped-call]
         return padded
     return _wrapped(x, margin)
 
@@ -41,7 +41,7 @@ class _WrapPad(torch.autograd.Function):
         return _wrapped(x, margin)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         m = ctx.margin
         columns = gradient[:, :, :, m:-m].clone()

@@ -1,7 +1,8 @@
 """The texture generator: class-conditional, style-based, tileable by construction; torch only.
 
-Differs from StyleGAN2 (Karras et al. 2020): no learned constant but a toroidal grid of noise and integer-frequency waves
-(after PSGAN, Bergmann et al. 2017), per-class mean latents, everything wraps, any size. No code of either was used.
+Differs from StyleGAN2 (Karras et al. 2020): no learned constant but a toroidal grid of noise and integer-frequency
+waves (after PSGAN, Bergmann et al. 2017), per-class mean latents, everything wraps, any size. No code of either was
+used.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class TextureConfig:
 
     classes: int
     latent: int = 128
-    grid_channels: int = 112
+    grid_channels: int = 32
     widths: tuple[int, ...] = (128, 64, 32)
     grid_layers: int = 4
 
@@ -62,7 +63,8 @@ class Mapping(nn.Module):
     def truncated(self, z: Tensor, class_weights: Tensor, truncation: Tensor) -> Tensor:
         """Pull w towards the mean of its class: 1 leaves it, 0 gives the mean. ``truncation`` is ``[n, 1]``."""
         mean = class_weights @ self.class_means
-        return mean + truncation * (self(z, class_weights) - mean)
+        truncated: Tensor = mean + truncation * (self(z, class_weights) - mean)
+        return truncated
 
 
 class TextureGenerator(nn.Module):

@@ -22,13 +22,6 @@ REAL_STREAM = 1 << 40
 FAKE_STREAM = 1 << 48
 
 
-def wave_vectors(reach: int = 7, diagonal_reach: int = 4) -> tuple[tuple[int, int], ...]:
-    """Wave numbers on the base torus: along both axes up to ``reach``, across up to ``diagonal_reach``."""
-    axes = [(k, 0) for k in range(1, reach + 1)] + [(0, k) for k in range(1, reach + 1)]
-    across = [(k, sign * m) for k in range(1, diagonal_reach + 1) for m in range(1, diagonal_reach + 1) for sign in (1, -1)]
-    return tuple(axes + across)
-
-
 @dataclass(frozen=True)
 class Reals:
     """The training pictures in memory, by class."""
@@ -68,7 +61,7 @@ def reals_from_items(items: Sequence[Item], recipe: TextureRecipe, split: str = 
 
 
 def real_batch(reals: Reals, recipe: TextureRecipe, step: int, stream: int = 0) -> tuple[Tensor, Tensor]:
-    """Random crops ``[batch, 3, crop, crop]`` in [-1, 1] with labels ``[batch]``, flipped and, where allowed, turned."""
+    """Random crops ``[batch, 3, crop, crop]`` in [-1, 1] and labels ``[batch]``, flipped and, where allowed, turned."""
     rng = latents.generator(recipe.seed, REAL_STREAM + (stream << 36) + step)
     edge = recipe.crop_px
     crops = np.empty((recipe.batch, edge, edge, 3), dtype=np.uint8)
@@ -82,7 +75,7 @@ def real_batch(reals: Reals, recipe: TextureRecipe, step: int, stream: int = 0) 
         turns = rng.integers(4)
         flips = rng.integers(2, size=2)
         if reals.classes[label] not in recipe.directed_classes:
-            crop = np.rot90(crop, turns)
+            crop = np.rot90(crop, int(turns))
         crop = crop[::-1] if flips[0] else crop
         crops[n] = crop[:, ::-1] if flips[1] else crop
     pictures_t = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -115,10 +108,17 @@ def fake_inputs(
     n = len(labels)
     stride = 2 ** (len(recipe.widths) - 1)
     cells, base_cells = edge_px // stride, recipe.crop_px // stride
-    vectors = np.array(wave_vectors(), dtype=np.int64)
     grid = np.stack(
         [
-            latents.toroidal_grid(rng, vectors, recipe.grid_noise_channels, (cells, cells), base_cells)
+            latents.toroidal_grid(
+                rng,
+                noise_channels=recipe.grid_noise_channels,
+                lattices=recipe.lattices,
+                max_columns=recipe.lattice_columns,
+                max_half_rows=recipe.lattice_half_rows,
+                cells=(cells, cells),
+                base_cells=base_cells,
+            )
             for _ in range(n)
         ]
     )

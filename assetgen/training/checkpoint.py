@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, optim
 
-from assetgen.errors import CheckpointInvalid
+from assetgen.errors import CheckpointInvalid, OutputUnwritable
 
 FORMAT = 1
 
@@ -51,6 +50,9 @@ def save(
 
     Args:
         facts: classes, data digest and licences: what export needs to know.
+
+    Raises:
+        OutputUnwritable, OSError: the disk is full, for example; the older checkpoint stands.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -61,7 +63,10 @@ def save(
     for name, optimiser in optimisers.items():
         for number, state in optimiser.state_dict()["state"].items():
             tensors.update({f"{name}.{number}.{key}": value.contiguous() for key, value in state.items()})
-    save_file(tensors, partial / "tensors.safetensors")
+    try:
+        save_file(tensors, partial / "tensors.safetensors")
+    except safetensors.SafetensorError as error:  # a full disk, too
+        raise OutputUnwritable(f"{partial} cannot be written: {error}", hint="check space and rights") from error
     digest = hashlib.sha256((partial / "tensors.safetensors").read_bytes()).hexdigest()
     state = {
         "format": FORMAT,
@@ -75,11 +80,11 @@ def save(
         # The old one steps aside first, so that one complete checkpoint exists at every moment.
         old = folder.with_name(folder.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, old)
-        os.replace(partial, folder)
+        folder.replace(old)
+        partial.replace(folder)
         shutil.rmtree(old)
     else:
-        os.replace(partial, folder)
+        partial.replace(folder)
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,16 @@ def load(folder: Path) -> Checkpoint:
         ) from error
 
 
+def module_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+    """The tensors saved as ``name``."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}
+
+
 def restore_module(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     """Copy the tensors saved as ``name`` into ``module``."""
-    prefix = f"{name}."
-    state = {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(module_tensors(checkpoint, name))
     except RuntimeError as error:
         raise CheckpointInvalid(f"tensors of {name} do not fit the recipe: {error}") from error
 

@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
     arguments.recipe = arguments.recipe or RECIPES / f"{arguments.what}.toml"
     if arguments.minutes is not None and arguments.minutes <= 0:
         raise ConfigInvalid(f"--minutes {arguments.minutes} is not allowed; use more than 0")
+    if arguments.resume and arguments.transfer:
+        raise ConfigInvalid("--resume and --transfer exclude each other", hint="--transfer starts a new run")
     if not arguments.resume and (arguments.run / "checkpoint").exists():
         raise ConfigInvalid(
             f"{arguments.run} holds a run already", hint="add --resume to go on with it, or name another --run"
@@ -46,6 +48,8 @@ def main(argv: list[str]) -> int:
     if arguments.dry_run:
         print(json.dumps({"recipe": asdict(task.recipe), "pictures": counts}, indent=1))  # noqa: T201
         return 0
+    if arguments.transfer:
+        _transfer(task, arguments.transfer)
     print(f"{sum(counts.values())} pictures in {len(counts)} classes on {device}; run folder {arguments.run}")  # noqa: T201
     budget = loop.Budget(minutes=arguments.minutes, tick_s=arguments.tick, sheet_ticks=arguments.sheet_ticks)
     progress = loop.train(arguments.run, task, budget, resume=arguments.resume, notify=_print)
@@ -55,19 +59,38 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="assetgen train", description="Train a network on a training file.")
-    parser.add_argument("what", choices=["texture", "detail"], help="base colours by class, or texels and maps from them")
+    parser.add_argument(
+        "what", choices=["texture", "detail"], help="base colours by class, or texels and maps from them"
+    )
     parser.add_argument("--data", type=Path, required=True, help="training file made by assetgen data pack")
     parser.add_argument("--run", type=Path, help="run folder (runs/texture or runs/detail)")
     parser.add_argument("--recipe", type=Path, help="TOML file; see docs/training.md")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     parser.add_argument("--minutes", type=float, help="stop after this long, all sittings together; schedules follow")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
+    parser.add_argument("--transfer", type=Path, metavar="RUN", help="start from another run's networks")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to PyTorch")
     parser.add_argument("--tick", type=float, default=30.0, metavar="SECONDS", help="between statistics lines (30)")
     parser.add_argument("--sheet-ticks", type=int, default=10, help="ticks between sheets and checkpoints (10)")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and what the data holds; stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved recipe and what the data holds; stop"
+    )
     return parser
+
+
+def _transfer(task: Task, run: Path) -> None:
+    from assetgen.training import checkpoint, loop
+
+    saved = checkpoint.load(run / "checkpoint")
+    copied = loop.transfer(task, saved)
+    kimg = saved.progress.pictures / 1000
+    task.facts = {
+        **task.facts,
+        "transferred_from": {"kimg": kimg, "recipe": saved.recipe, "data_sha256": saved.facts.get("data_sha256")},
+    }
+    counts = ", ".join(f"{count} tensors of {name}" for name, count in copied.items())
+    print(f"starting from {run} at {kimg:.1f} kimg: {counts}")  # noqa: T201
 
 
 def _texture_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:
@@ -96,10 +119,11 @@ def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapp
     sets, validation = (
         map_sets(items, classes, recipe.scan_px, recipe.trim_px, split) for split in ("train", "validation")
     )
+    sets = [entry for entry in sets if min(entry.small.shape[:2]) >= recipe.crop_px]
     if not sets:
         raise DataInvalid(
-            f"{arguments.data} holds no map sets and no picture of {4 * recipe.scan_px} px or more",
-            hint="lower scan_px, or pack pictures of higher resolution",
+            f"{arguments.data} holds no map set and no picture of {4 * recipe.scan_px} px that a crop fits into",
+            hint="lower scan_px or crop_px, or pack pictures of higher resolution",
         )
     names = {entry.id for entry in sets}
     facts = _facts(arguments.data, [item for item in items if item.id in names], classes)
@@ -143,7 +167,7 @@ def _device(wanted: str, cuda: bool) -> str:
         return "cuda" if cuda else "cpu"
     if wanted.startswith("cuda") and not cuda:
         raise RuntimeMissing(f"device {wanted} is not usable: PyTorch sees no GPU", hint="use --device cpu or auto")
-    if wanted.split(":")[0] not in ("cpu", "cuda"):
+    if wanted.split(":", maxsplit=1)[0] not in ("cpu", "cuda"):
         raise ConfigInvalid(f"device {wanted!r} is not known; use auto, cpu or cuda")
     return wanted
 

@@ -1,14 +1,13 @@
 """What one step of detail training does; needs torch.
 
-    network          regress base colour, height, roughness, metallic; later also fool the discriminator
-    discriminator    real and predicted crops of base colour; gradient penalty now and then
-    average          move the averaged network
+network          regress base colour, height, roughness, metallic; later also fool the discriminator
+discriminator    real and predicted crops of base colour; gradient penalty now and then
+average          move the averaged network
 """
 
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,7 +69,7 @@ class DetailTask:
         self.detailed = [entry for entry in sets if entry.large is not None]
         self.coarse = [entry for entry in sets if entry.large is None]
         self.validation = list(validation)
-        self.facts: dict[str, Any] = dict(facts)
+        self.facts = facts
         self.device = device
         one, two, four = recipe.widths
         metal = tuple(name in recipe.metal_classes for name in classes)
@@ -119,9 +118,8 @@ class DetailTask:
 
     def snapshot(self, path: Path) -> None:
         """Measure validation errors and relief, and draw input, result and target beside each other."""
-        self.facts["validation"] = self._validate()
-        self.facts["relief_px"] = self._relief()
-        _write_sheet(path, self, (self.validation + self.detailed)[:10])
+        self.facts = {**self.facts, "validation": self._validate(), "relief_px": self._relief()}
+        _write_sheet(path, self, (self.validation + self.detailed + self.coarse)[:10])
 
     def predict(self, entry: MapSet) -> Maps:
         """Maps of a whole item by the averaged network, with fixed noise."""
@@ -177,12 +175,16 @@ class DetailTask:
             for name, values in targets.items():
                 target = entry.targets.get(name)
                 crop = None if target is None else target[fine][turn]
-                values.append(crop * np.array(flips, dtype=np.float32) if name == "slopes" and crop is not None else crop)
+                values.append(
+                    crop * np.array(flips, dtype=np.float32) if name == "slopes" and crop is not None else crop
+                )
         known = {name: values for name, values in targets.items() if any(value is not None for value in values)}
+        tint = _tint(rng, recipe.batch).to(self.device)
+        told = rng.random(recipe.batch) >= recipe.class_dropout
         return Batch(
-            small=_tensor(np.stack(small), self.device),
-            class_weights=self._class_weights([entry.label for entry in chosen]),
-            large=_tensor(np.stack(large), self.device) if large else None,
+            small=_tinted(_tensor(np.stack(small), self.device), tint),
+            class_weights=self._class_weights([e.label if tell else -1 for e, tell in zip(chosen, told, strict=True)]),
+            large=_tinted(_tensor(np.stack(large), self.device), tint) if large else None,
             targets={name: _stack(values, self.device) for name, values in known.items()},
             masks={
                 name: torch.tensor([value is not None for value in values], dtype=torch.float32, device=self.device)
@@ -209,13 +211,16 @@ class DetailTask:
                     grey = entry.large if entry.large is not None else entry.small
                     guess = grey.astype(np.float32).mean(axis=2)
                     scores.setdefault("height_correlation", []).append(_correlation(predicted, target[:, :, 0]))
-                    scores.setdefault("height_correlation_of_brightness", []).append(_correlation(guess, target[:, :, 0]))
+                    scores.setdefault("height_correlation_of_brightness", []).append(
+                        _correlation(guess, target[:, :, 0])
+                    )
                 else:
                     scores.setdefault(f"{name}_error", []).append(float(np.abs(predicted - target[:, :, 0]).mean()))
             if "roughness" in entry.targets:
                 known = [other.targets["roughness"].mean() for other in self.detailed if "roughness" in other.targets]
-                guess_error = np.abs(entry.targets["roughness"] - np.mean(known)).mean() if known else float("nan")
-                scores.setdefault("roughness_error_of_mean", []).append(float(guess_error))
+                if known:
+                    guess_error = float(np.abs(entry.targets["roughness"] - np.mean(known)).mean())
+                    scores.setdefault("roughness_error_of_mean", []).append(guess_error)
         return {name: round(float(np.mean(values)), 4) for name, values in scores.items()} | {
             "items": float(len(self.validation))
         }
@@ -227,7 +232,7 @@ class DetailTask:
             if "slopes" in entry.targets and entry.label >= 0:
                 height = self.predict(entry).height[0, 0].cpu().numpy()
                 steps = np.stack([np.roll(height, -1, axis) - np.roll(height, 1, axis) for axis in (0, 1)], axis=2) / 2
-                ratio = float(np.sqrt(np.mean(entry.targets["slopes"] ** 2) / max(np.mean(steps**2), 1e-12)))
+                ratio = float(np.sqrt(np.mean(entry.targets["slopes"] ** 2) / max(float(np.mean(steps**2)), 1e-12)))
                 ratios[self.classes[entry.label]].append(ratio)
         every = [ratio for values in ratios.values() for ratio in values]
         usual = float(np.median(every)) if every else DEFAULT_RELIEF_PX
@@ -282,7 +287,21 @@ def _slopes(height: Tensor) -> Tensor:
 def _mismatch(first: Tensor, second: Tensor) -> Tensor:
     """One minus the correlation of each sample's channels, ``[n]``: blind to scale and level."""
     centred = [(x - x.mean(dim=(2, 3), keepdim=True)).flatten(1) for x in (first, second)]
-    return 1 - F.cosine_similarity(*centred, dim=1, eps=1e-6)
+    return 1 - F.cosine_similarity(centred[0], centred[1], dim=1, eps=1e-6)
+
+
+def _tint(rng: np.random.Generator, count: int) -> Tensor:
+    """Random colour transforms ``[count, 3, 4]``: few scans are known, and their relief does not hang on their colour."""
+    gain = np.exp2(rng.uniform(-0.5, 0.5, (count, 1, 1)))
+    saturation = rng.uniform(0.3, 1.5, (count, 1, 1))
+    mix = gain * (saturation * np.eye(3) + (1 - saturation) / 3)
+    shift = rng.uniform(-0.15, 0.15, (count, 3, 1))
+    return torch.from_numpy(np.concatenate([mix, shift], axis=2).astype(np.float32))
+
+
+def _tinted(x: Tensor, tint: Tensor) -> Tensor:
+    mixed = torch.einsum("nij,njhw->nihw", tint[:, :, :3], x) + tint[:, :, 3, None, None]
+    return mixed.clamp(-1, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _window(x: Tensor, places: Any, edge: int) -> Tensor:
@@ -313,7 +332,7 @@ def _write_sheet(path: Path, task: DetailTask, sets: Sequence[MapSet], edge_px: 
     for row, entry in enumerate(sets):
         maps = task.predict(entry)
         large = entry.large if entry.large is not None else entry.small
-        columns = [
+        columns: list[np.ndarray[Any, Any] | None] = [
             entry.small,
             ((maps.base_color[0].clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy(),
             large,
@@ -329,4 +348,4 @@ def _write_sheet(path: Path, task: DetailTask, sets: Sequence[MapSet], edge_px: 
                 sheet.paste(picture.resize((edge_px, edge_px)), (column * edge_px, row * edge_px))
     temporary = path.with_name(path.name + ".partial")
     sheet.save(temporary, format="PNG", compress_level=1)
-    os.replace(temporary, path)
+    temporary.replace(path)

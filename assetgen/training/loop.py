@@ -1,13 +1,14 @@
 """The training loop that every network shares; needs torch.
 
-    task <- networks, optimisers, data; from the recipe, or the last checkpoint
-    until the budget is spent:
-        step                 the task takes one step with each network (training/texture.py, training/detail.py)
-        now and then         statistics line; every few of them a sheet and a checkpoint
+task <- networks, optimisers, data; from the recipe, or the last checkpoint
+until the budget is spent:
+    step                 the task takes one step with each network (training/texture.py, training/detail.py)
+    now and then         statistics line; every few of them a sheet and a checkpoint
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -71,13 +72,17 @@ class Task(Protocol):
         modules, optimisers: by name; all of their state is kept in checkpoints.
     """
 
-    recipe: TextureRecipe | DetailRecipe
     facts: Mapping[str, Any]
-    modules: Mapping[str, nn.Module]
-    optimisers: Mapping[str, optim.Adam]
+
+    @property
+    def recipe(self) -> TextureRecipe | DetailRecipe: ...
+    @property
+    def modules(self) -> Mapping[str, nn.Module]: ...
+    @property
+    def optimisers(self) -> Mapping[str, optim.Adam]: ...
 
     def step(self, progress: Progress, done: float, sums: Sums) -> Progress:
-        """Train one step; ``done`` is the share of the run so far. Returns the progress with step and pictures moved."""
+        """Train one step; ``done`` is the share of the run so far. Returns the progress, step and pictures moved."""
 
     def snapshot(self, path: Path) -> None:
         """Bring the averaged network into a state to keep, and draw its sheet of samples to ``path``."""
@@ -89,7 +94,7 @@ def train(
     budget: Budget,
     *,
     resume: bool = False,
-    notify: Callable[[Mapping[str, float]], None] = lambda line: None,
+    notify: Callable[[Mapping[str, float]], None] = lambda _line: None,
 ) -> Progress:
     """Train until the budget is spent or the process is told to stop, and leave a checkpoint in ``run``.
 
@@ -101,16 +106,28 @@ def train(
         OutputUnwritable: the run folder cannot be written.
     """
     progress = restore(task, checkpoint.load(run / "checkpoint")) if resume else Progress()
+    stop = _StopFlag()
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run / "recipe.json").write_text(json.dumps(asdict(task.recipe), indent=1), encoding="utf-8")
-        return _loop(run, task, budget, progress, notify)
+        return _loop(run, task, budget, progress, stop, notify)
     except OSError as error:
         raise OutputUnwritable(f"{run} cannot be written: {error.strerror}", hint="check space and rights") from error
+    finally:
+        stop.release()
 
 
 def restore(task: Task, saved: checkpoint.Checkpoint) -> Progress:
-    """Put a checkpoint's tensors into the task; returns where the run stood."""
+    """Put a checkpoint's tensors into the task; returns where the run stood.
+
+    Raises:
+        CheckpointInvalid: the checkpoint is of other classes or another network.
+    """
+    if saved.facts.get("classes") != task.facts.get("classes"):
+        raise CheckpointInvalid(
+            f"the run knows {saved.facts.get('classes')}, the data {task.facts.get('classes')}",
+            hint="resume with the data that the run began with",
+        )
     for name, module in task.modules.items():
         checkpoint.restore_module(module, saved, name)
     for name, optimiser in task.optimisers.items():
@@ -118,10 +135,35 @@ def restore(task: Task, saved: checkpoint.Checkpoint) -> Progress:
     return saved.progress
 
 
+def transfer(task: Task, saved: checkpoint.Checkpoint) -> dict[str, int]:
+    """Start from another run: copy every tensor whose name and shape fit; the others stay fresh.
+
+    Returns:
+        How many tensors of each module were copied.
+    """
+    copied = {}
+    for name, module in task.modules.items():
+        state = module.state_dict()
+        fitting = {
+            key: value
+            for key, value in checkpoint.module_tensors(saved, name).items()
+            if key in state and state[key].shape == value.shape
+        }
+        module.load_state_dict({**state, **fitting})
+        copied[name] = len(fitting)
+    if not any(copied.values()):
+        raise CheckpointInvalid("no tensor of that run fits this recipe", hint="transfer from a run of the same kind")
+    return copied
+
+
 def _loop(
-    run: Path, task: Task, budget: Budget, progress: Progress, notify: Callable[[Mapping[str, float]], None]
+    run: Path,
+    task: Task,
+    budget: Budget,
+    progress: Progress,
+    stop: _StopFlag,
+    notify: Callable[[Mapping[str, float]], None],
 ) -> Progress:
-    stop = _StopFlag()
     sums = Sums()
     started = tick_started = time.monotonic()
     earlier_s = progress.elapsed_s
@@ -184,7 +226,7 @@ def move_average(average: nn.Module, network: nn.Module, recipe: TextureRecipe |
 
 def autocast(recipe: TextureRecipe | DetailRecipe, device: str) -> torch.autocast:
     """Mixed precision if the recipe asks for it."""
-    return torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
+    return torch.autocast(device.split(":", maxsplit=1)[0], dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
 def _share_done(recipe: TextureRecipe | DetailRecipe, budget: Budget, progress: Progress) -> float:
@@ -208,7 +250,9 @@ def _statistics(sums: Sums, since: Progress, progress: Progress, done: float, se
 
 def _append(path: Path, line: Mapping[str, float]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        # JSON has no NaN: what is not a number any more is null.
+        known = {name: value if math.isfinite(value) else None for name, value in line.items()}
+        file.write(json.dumps(known) + "\n")
 
 
 class _StopFlag:
@@ -216,11 +260,15 @@ class _StopFlag:
 
     def __init__(self) -> None:
         self.raised = False
-        try:
+        self._former: dict[signal.Signals, Any] = {}
+        with contextlib.suppress(ValueError):  # not the main thread: the caller handles signals
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._raise)
-        except ValueError:  # not the main thread: the caller handles signals
-            pass
+                self._former[number] = signal.signal(number, self._raise)
 
-    def _raise(self, number: int, frame: object) -> None:
+    def release(self) -> None:
+        """Give the signals back to whoever handled them before."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _raise(self, *_: object) -> None:
         self.raised = True

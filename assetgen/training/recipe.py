@@ -24,6 +24,8 @@ class TextureRecipe:
         trim_px: cut this border off every picture: thumbnails are noisy there.
         crop_px: edge of the crops that the discriminator sees.
         directed_classes: classes with an up and a down; the others are turned by 90 degrees as well.
+        grid_noise_channels, lattices, lattice_columns, lattice_half_rows: the generator's spatial input; see
+            ``latents.toroidal_grid``.
         batch: pictures a step.
         total_kimg: length of the run in thousands of pictures; schedules are fractions of it.
         learning_rate: of both networks; Adam with betas (0, 0.99).
@@ -47,6 +49,9 @@ class TextureRecipe:
     grid_layers: int = 4
     discriminator_widths: tuple[int, ...] = (64, 96, 128, 192)
     grid_noise_channels: int = 16
+    lattices: int = 2
+    lattice_columns: int = 6
+    lattice_half_rows: int = 3
     batch: int = 32
     total_kimg: float = 300.0
     learning_rate: float = 0.0025
@@ -60,6 +65,7 @@ class TextureRecipe:
     precision: str = "bf16"
 
     def __post_init__(self) -> None:
+        _check(self, {"widths": (_widths(self.widths), "one number or more, each above 0")})
         stride = 2 ** (len(self.widths) - 1)
         deepest = max(stride, 2 ** len(self.discriminator_widths))
         _check(
@@ -72,6 +78,14 @@ class TextureRecipe:
                 "learning_rate": (self.learning_rate > 0, "above 0"),
                 "r1_interval": (self.r1_interval >= 1, "1 or more"),
                 "augment_max": (0 <= self.augment_max <= 1, "0 to 1"),
+                "augment_kimg": (self.augment_kimg > 0, "above 0"),
+                "seed": (0 <= self.seed < 2**32, "0 to 4294967295"),
+                "scan_px": (self.scan_px > 0, "above 0"),
+                "trim_px": (self.trim_px >= 0, "0 or more"),
+                "latent": (self.latent > 0, "above 0"),
+                "grid_layers": (self.grid_layers > 0, "above 0"),
+                "grid_noise_channels": (self.grid_noise_channels >= 0, "0 or more"),
+                "discriminator_widths": (_widths(self.discriminator_widths), "one number or more, each above 0"),
             },
         )
 
@@ -86,6 +100,7 @@ class DetailRecipe:
         scan_px: texel density of the input; items four times as large teach detail, smaller ones the maps only.
         crop_px: edge of input crops.
         score_px: edge of the crops that the discriminator sees, in output pixels.
+        class_dropout: share of crops whose class the network is not told.
         batch: crops a step.
         total_kimg: length of the run in thousands of crops.
         adversarial: weight of the discriminator's say on base colour; 0 trains by regression alone.
@@ -99,13 +114,14 @@ class DetailRecipe:
     trim_px: int = 2
     crop_px: int = 24
     score_px: int = 64
+    class_dropout: float = 0.3
     widths: tuple[int, ...] = (48, 24, 16)
     blocks: int = 4
     discriminator_widths: tuple[int, ...] = (32, 64, 96, 128)
     batch: int = 8
     total_kimg: float = 40.0
     learning_rate: float = 0.002
-    adversarial: float = 0.3
+    adversarial: float = 0.1
     adversarial_from: float = 0.2
     r1_gamma: float = 0.5
     r1_interval: int = 16
@@ -114,11 +130,20 @@ class DetailRecipe:
     precision: str = "bf16"
 
     def __post_init__(self) -> None:
+        deepest = 2 ** len(self.discriminator_widths)
         _check(
             self,
             {
-                "widths": (len(self.widths) == 3, "three numbers"),
-                "score_px": (0 < self.score_px <= 4 * self.crop_px, "at most 4 crop_px"),
+                "widths": (len(self.widths) == 3 and _widths(self.widths), "three numbers above 0"),
+                "discriminator_widths": (_widths(self.discriminator_widths), "one number or more, each above 0"),
+                "score_px": (
+                    0 < self.score_px <= 4 * self.crop_px and self.score_px % deepest == 0,
+                    f"a multiple of {deepest}, at most 4 crop_px",
+                ),
+                "seed": (0 <= self.seed < 2**32, "0 to 4294967295"),
+                "scan_px": (self.scan_px > 0, "above 0"),
+                "trim_px": (self.trim_px >= 0, "0 or more"),
+                "blocks": (self.blocks >= 0, "0 or more"),
                 "batch": (self.batch > 0 and self.batch % 4 == 0, "a positive multiple of 4"),
                 "precision": (self.precision in ("bf16", "fp32"), "bf16 or fp32"),
                 "total_kimg": (self.total_kimg > 0, "above 0"),
@@ -142,7 +167,7 @@ def recipe_from_toml(kind: type[RecipeType], path: Path, overrides: Mapping[str,
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigInvalid(f"{path} cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigInvalid(f"{path} is not TOML: {error}") from error
     return recipe_from_values(kind, {**values, **(overrides or {})})
 
@@ -159,6 +184,10 @@ def recipe_from_values(kind: type[RecipeType], values: Mapping[str, Any]) -> Rec
             )
         checked[name] = _typed(name, value, fields[name].default)
     return kind(**checked)
+
+
+def _widths(widths: tuple[int, ...]) -> bool:
+    return len(widths) > 0 and min(widths) > 0
 
 
 def _check(recipe: object, rules: Mapping[str, tuple[bool, str]]) -> None:

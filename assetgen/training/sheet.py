@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,13 @@ def sample(
 
 
 def write_sheet(
-    path: Path, generator: TextureGenerator, recipe: TextureRecipe, reals: Reals, *, columns: int = 8, edge_px: int = 128
+    path: Path,
+    generator: TextureGenerator,
+    recipe: TextureRecipe,
+    reals: Reals,
+    *,
+    columns: int = 8,
+    edge_px: int = 128,
 ) -> None:
     """Write a sheet: for each class two real pictures, then ``columns`` samples of the same seeds at every call."""
     rows = len(reals.classes)
@@ -59,4 +64,4 @@ def write_sheet(
             sheet.paste(picture, (LABEL_PX + column * (edge_px + 2), top))
     temporary = path.with_name(path.name + ".partial")
     sheet.save(temporary, format="PNG", compress_level=1)
-    os.replace(temporary, path)
+    temporary.replace(path)

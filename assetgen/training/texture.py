@@ -1,9 +1,9 @@
 """What one step of texture training does; needs torch.
 
-    discriminator    real and fake crops, fakes rolled at random, both augmented; gradient penalty now and then
-    generator        fool the discriminator
-    average          move the averaged generator
-    adapt            move the augmentation probability
+discriminator    real and fake crops, fakes rolled at random, both augmented; gradient penalty now and then
+generator        fool the discriminator
+average          move the averaged generator
+adapt            move the augmentation probability
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def texture_config(recipe: TextureRecipe, classes: int) -> TextureConfig:
     return TextureConfig(
         classes=classes,
         latent=recipe.latent,
-        grid_channels=recipe.grid_noise_channels + 2 * len(batches.wave_vectors()),
+        grid_channels=recipe.grid_noise_channels + 8 * recipe.lattices,
         widths=recipe.widths,
         grid_layers=recipe.grid_layers,
     )
@@ -97,7 +97,9 @@ class TextureTask:
         pictures = augment(pictures, progress.augment, rng)
         fakes = augment(fakes, progress.augment, rng)
         with autocast(recipe, self.device):
-            logits = self.discriminator(torch.cat([pictures, fakes]), torch.cat([labels, inputs.labels.to(self.device)]))
+            logits = self.discriminator(
+                torch.cat([pictures, fakes]), torch.cat([labels, inputs.labels.to(self.device)])
+            )
         real_logits, fake_logits = logits.chunk(2)
         loss = losses.discriminator_loss(real_logits, fake_logits)
         adam_d = self.optimisers["discriminator_adam"]

@@ -20,9 +20,9 @@ from assetgen.package import write_manifest
 
 LATENT_DIMENSION = 8
 CLASSES = ("clay", "steel")
-WAVE_VECTORS = ((1, 0), (0, 1), (1, 1))
+LATTICES = 1
 NOISE_CHANNELS = 2
-GRID_CHANNELS = NOISE_CHANNELS + 2 * len(WAVE_VECTORS)
+GRID_CHANNELS = NOISE_CHANNELS + 8 * LATTICES
 GRID_STRIDE_PX = 16
 NOISE_STRIDE_PX = 8
 OUTPUTS = (("base_color", 3), ("height", 1), ("roughness", 1), ("metallic", 1))
@@ -127,7 +127,7 @@ def tiny_manifest(id: str = "tiny", max_px: int = 1024) -> Manifest:
         graph="generator.onnx",
         inputs=tiny_inputs(),
         outputs=tuple(OutputMap(name, name, count) for name, count in OUTPUTS),
-        grid=GridSpec(NOISE_CHANNELS, WAVE_VECTORS, base_px=4 * GRID_STRIDE_PX),
+        grid=GridSpec(NOISE_CHANNELS, LATTICES, max_columns=2, max_half_rows=1, base_px=4 * GRID_STRIDE_PX),
         latent_dimension=LATENT_DIMENSION,
         classes=(ClassSpec("clay", "Clay"), ClassSpec("steel", "Steel", relief_px=4.0, metal=True)),
         parameters=(
