@@ -6,6 +6,7 @@ group, split, licence, author and source of every item, and what was refused and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -109,7 +110,8 @@ def pack(
             f"{output} cannot be written: {error.strerror}", hint="check space and rights"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     data = output.read_bytes()
     return PackReport(
         path=output,

@@ -1,0 +1,153 @@
+"""Building blocks on a torus: rolling the input rolls the output, gradients are right, baking changes nothing."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from assetgen.models import layers
+from assetgen.models.layers import Conv, Dense, ModulatedConv, upsample, wrap_pad
+
+SIZES = [(4, 4), (5, 8), (6, 3), (1, 1)]
+
+
+def random(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def roll(x, rows, columns):
+    return torch.roll(x, (rows, columns), dims=(2, 3))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_wrapped_convolution_commutes_with_rolling(size, kernel):
+    conv, x = Conv(3, 5, kernel, wrap=True), random(2, 3, *size)
+    with torch.no_grad():
+        assert conv(x).shape == (2, 5, *size)
+        assert (conv(roll(x, 2, 1)) - roll(conv(x), 2, 1)).abs().max() <= 1e-6
+
+
+def test_a_zero_padded_convolution_does_not():
+    conv, x = Conv(3, 5, 3, wrap=False), random(2, 3, 6, 6)
+    with torch.no_grad():
+        assert (conv(roll(x, 2, 1)) - roll(conv(x), 2, 1)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("demodulate", [True, False])
+def test_modulated_convolution_commutes_with_rolling(size, demodulate):
+    conv = ModulatedConv(3, 5, 3, 4, demodulate=demodulate, noise=True)
+    torch.nn.init.normal_(conv.noise_strength)
+    x, w, noise = random(2, 3, *size), random(2, 4), random(2, 1, *size, seed=1)
+    with torch.no_grad():
+        rolled = conv(roll(x, 1, 2), w, roll(noise, 1, 2))
+        assert (rolled - roll(conv(x, w, noise), 1, 2)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_upsampling_commutes_with_rolling(size):
+    x = random(2, 3, *size)
+    assert upsample(x).shape == (2, 3, 2 * size[0], 2 * size[1])
+    assert torch.equal(upsample(roll(x, 1, 2)), roll(upsample(x), 2, 4))
+
+
+def test_upsampling_interpolates_across_the_border():
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 0, 0] = 16.0
+    y = upsample(x)
+    assert y.sum() == pytest.approx(4 * 16)
+    assert (y[0, 0, 0, 0], y[0, 0, -1, 0], y[0, 0, 0, -1], y[0, 0, -1, -1]) == (9, 3, 3, 1)
+
+
+@pytest.mark.parametrize("margin", [1, 2])
+def test_wrap_padding_is_circular_padding(margin):
+    x = random(2, 3, 4, 6)
+    assert torch.equal(wrap_pad(x, margin), F.pad(x, [margin] * 4, mode="circular"))
+    assert torch.equal(wrap_pad(x.requires_grad_(True), margin), F.pad(x, [margin] * 4, mode="circular"))
+
+
+@pytest.mark.parametrize("size", [(2, 2), (4, 3), (1, 5)])
+def test_the_written_gradient_of_wrapping_is_the_true_one(size):
+    x = random(2, 2, *size, dtype=torch.float64).requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: wrap_pad(x, 1), (x,))
+    weights = random(2, 2, size[0] + 2, size[1] + 2, seed=1, dtype=torch.float64)
+    (own,) = torch.autograd.grad((wrap_pad(x, 1) * weights).sum(), x)
+    (automatic,) = torch.autograd.grad((layers._wrapped(x, 1) * weights).sum(), x)
+    assert torch.allclose(own, automatic, rtol=0, atol=1e-12)
+
+
+def test_a_second_derivative_is_refused_rather_than_wrong():
+    x = random(1, 1, 4, 4).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(wrap_pad(x, 1).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_demodulation_gives_unit_variance_whatever_the_style(scale):
+    conv = ModulatedConv(64, 64, 3, 4)
+    with torch.no_grad():
+        y = conv(random(4, 64, 16, 16), scale * random(4, 4, seed=2))
+    assert y.var(dim=(1, 2, 3)).numpy() == pytest.approx(1, abs=0.15)
+
+
+def test_scaling_activations_is_modulating_weights():
+    """The form of StyleGAN2: weights multiplied by the style, then normalised per output channel."""
+    conv, x, w = ModulatedConv(3, 5, 3, 4), random(1, 3, 6, 6), random(1, 4, seed=2)
+    with torch.no_grad():
+        weight = conv.weight * conv.scale * conv.affine(w)[0][None, :, None, None]
+        weight = weight * torch.rsqrt(weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
+        expected = F.conv2d(F.pad(x, [1] * 4, mode="circular"), weight) + conv.bias[None, :, None, None]
+        assert (conv(x, w) - expected).abs().max() < 1e-5
+
+
+def test_noise_reaches_the_output_by_its_strength():
+    conv, x, w, noise = ModulatedConv(3, 5, 3, 4, noise=True), random(1, 3, 6, 6), random(1, 4), random(1, 1, 6, 6)
+    with torch.no_grad():
+        silent = conv(x, w, noise)
+        conv.noise_strength.copy_(torch.arange(5.0))
+        added = conv(x, w, noise) - silent
+    assert torch.allclose(added, torch.arange(5.0)[None, :, None, None] * noise, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [
+        (lambda: Dense(6, 4, bias=1.0, lr_scale=0.01), (random(3, 6),)),
+        (lambda: Conv(3, 5, 3, wrap=True), (random(2, 3, 4, 5),)),
+        (lambda: ModulatedConv(3, 5, 3, 4), (random(2, 3, 4, 5), random(2, 4))),
+        (lambda: ModulatedConv(3, 5, 1, 4, demodulate=False), (random(2, 3, 4, 5), random(2, 4))),
+    ],
+    ids=["dense", "conv", "modulated", "to colour"],
+)
+def test_baking_changes_no_output(layer, inputs):
+    module = layer()
+    with torch.no_grad():
+        before = module(*inputs)
+        for part in module.modules():
+            part.bake()
+        after = module(*inputs)
+        for part in module.modules():
+            part.bake()
+        twice = module(*inputs)
+    assert (after - before).abs().max() < 1e-5
+    assert torch.equal(after, twice)
+
+
+def test_activations_keep_the_second_moment():
+    x = random(100_000)
+    assert layers.activate(x).square().mean() == pytest.approx(1 + layers.LEAK**2, abs=0.03)
+
+
+def test_a_fresh_layer_keeps_unit_variance():
+    with torch.no_grad():
+        assert Dense(256, 256)(random(64, 256)).var() == pytest.approx(1, abs=0.1)
+        assert Conv(64, 64, 3, wrap=True)(random(2, 64, 16, 16)).var() == pytest.approx(1, abs=0.1)
+    assert pytest.approx(math.sqrt(2)) == layers.GAIN

@@ -1,0 +1,194 @@
+"""The networks as wholes: they tile at any size, and listen to class, latent and noise."""
+
+import pytest
+import torch
+
+from assetgen.models.detail import DetailConfig, DetailNetwork
+from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
+from assetgen.models.texture import TextureConfig, TextureGenerator
+from assetgen.training.sheet import class_means
+
+CLASSES = 3
+CONFIG = TextureConfig(classes=CLASSES, latent=16, grid_channels=6, widths=(8, 8, 8), grid_layers=2)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    torch.manual_seed(0)
+    network = TextureGenerator(CONFIG).eval().requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.fill_(0.3)
+    network.mapping.class_means.copy_(class_means(network.mapping, 256))
+    return network
+
+
+@pytest.fixture(scope="module")
+def detail():
+    torch.manual_seed(0)
+    network = DetailNetwork(DetailConfig(CLASSES, (8, 8, 8), 1), (False, True, False)).requires_grad_(False)
+    for parameter in network.noise_strength:
+        parameter.fill_(0.3)
+    return network
+
+
+def texture_inputs(rows, columns, n=2, seed=0, label=0):
+    g = rng(seed)
+    weights = torch.eye(CLASSES)[label].expand(n, -1)
+    noises = [torch.randn(n, 1, rows << i, columns << i, generator=g) for i in range(3)]
+    return torch.randn(n, 16, generator=g), weights, torch.randn(n, 6, rows, columns, generator=g), noises
+
+
+def detail_inputs(rows, columns, n=2, label=1, seed=0):
+    g = rng(seed)
+    noises = [torch.randn(n, 1, factor * rows, factor * columns, generator=g) for factor in (2, 4)]
+    return torch.rand(n, 3, rows, columns, generator=g) * 2 - 1, torch.eye(CLASSES)[label].expand(n, -1), noises
+
+
+def roll(x, rows, columns):
+    return torch.roll(x, (rows, columns), dims=(2, 3))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (3, 5), (8, 2), (1, 7)])
+def test_rolling_the_texture_inputs_rolls_the_picture(generator, size):
+    z, weights, grid, noises = texture_inputs(*size)
+    picture = generator(z, weights, grid, noises)
+    assert picture.shape == (2, 3, 4 * size[0], 4 * size[1])
+    rolled = generator(z, weights, roll(grid, 1, 2), [roll(noise, 1 << i, 2 << i) for i, noise in enumerate(noises)])
+    assert (rolled - roll(picture, 4, 8)).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("size", [(4, 4), (3, 5), (8, 2), (1, 7)])
+def test_rolling_the_detail_inputs_rolls_the_maps(detail, size):
+    picture, weights, noises = detail_inputs(*size)
+    maps = detail(picture, weights, noises)
+    factors = zip((2, 4), noises, strict=True)
+    rolled = detail(roll(picture, 1, 2), weights, [roll(noise, f, 2 * f) for f, noise in factors])
+    for name in ("base_color", "height", "roughness", "metallic"):
+        expected = getattr(maps, name)
+        assert expected.shape == (2, 3 if name == "base_color" else 1, 4 * size[0], 4 * size[1])
+        assert (getattr(rolled, name) - roll(expected, 4, 8)).abs().max() <= 1e-5
+
+
+def test_class_latent_grid_and_noise_all_matter(generator):
+    z, weights, grid, noises = texture_inputs(4, 4)
+    picture = generator(z, weights, grid, noises)
+    other_z, _, other_grid, other_noises = texture_inputs(4, 4, seed=1)
+    changed = {
+        "class": generator(z, torch.eye(CLASSES)[1].expand(2, -1), grid, noises),
+        "latent": generator(other_z, weights, grid, noises),
+        "grid": generator(z, weights, other_grid, noises),
+        **{
+            f"noise {i}": generator(z, weights, grid, [*noises[:i], other_noises[i], *noises[i + 1 :]])
+            for i in range(3)
+        },
+    }
+    for name, other in changed.items():
+        assert (other - picture).abs().mean() > 0.01, name
+
+
+def test_samples_of_a_batch_do_not_touch_each_other(generator):
+    z, weights, grid, noises = texture_inputs(4, 4, n=3)
+    together = generator(z, weights, grid, noises)
+    alone = generator(z[1:2], weights[1:2], grid[1:2], [noise[1:2] for noise in noises])
+    assert (together[1:2] - alone).abs().max() < 1e-5
+
+
+def test_truncation_zero_is_the_typical_style_of_the_class(generator):
+    z, weights, _, _ = texture_inputs(4, 4, n=8)
+    mapping = generator.mapping
+    none, half, full = (mapping.truncated(z, weights, torch.full((8, 1), value)) for value in (0.0, 0.5, 1.0))
+    assert torch.equal(none, mapping.class_means[0].expand(8, -1))
+    assert torch.allclose(full, mapping(z, weights), atol=1e-6)
+    assert torch.allclose(half, (none + full) / 2, atol=1e-6)
+
+
+def test_truncation_zero_gives_equal_pictures_for_all_latents(generator):
+    z, weights, grid, noises = texture_inputs(4, 4, n=2)
+    same = [torch.stack([x[0], x[0]]) for x in (grid, *noises)]
+    w = generator.mapping.truncated(z, weights, torch.zeros(2, 1))
+    first, second = generator.synthesize(w, same[0], same[1:])
+    assert torch.equal(first, second)
+
+
+def test_class_means_are_the_means(generator):
+    means = class_means(generator.mapping, 2048)
+    z = torch.randn(4096, 16, generator=rng(5))
+    for label in range(CLASSES):
+        mean = generator.mapping(z, torch.eye(CLASSES)[label].expand(4096, -1)).mean(dim=0)
+        assert (means[label] - mean).abs().max() < 0.1
+    assert torch.equal(means, class_means(generator.mapping, 2048)), "the same every time"
+    assert (means[0] - means[1]).abs().max() > 0.1
+
+
+def test_metallic_is_zero_in_classes_without_metal(detail):
+    for label, metal in enumerate((False, True, False)):
+        metallic = detail(*detail_inputs(4, 4, label=label)).metallic
+        assert bool((metallic == 0).all()) is not metal
+
+
+def test_a_blend_has_a_share_of_the_metal(detail):
+    picture, _, noises = detail_inputs(4, 4)
+    maps = detail(picture, torch.tensor([[0.5, 0.5, 0.0]]).expand(2, -1), noises)
+    assert 0 < maps.metallic.max() < 0.5
+
+
+def test_detail_maps_stay_in_range_and_listen_to_the_class(detail):
+    maps, other = (detail(*detail_inputs(4, 4, label=label)) for label in (0, 1))
+    for name in ("height", "roughness", "metallic"):
+        values = getattr(maps, name)
+        assert values.min() >= 0
+        assert values.max() <= 1
+    assert (maps.height - other.height).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(2, 5, 4, 4), torch.zeros(2, 6, 4), torch.zeros(6, 4, 4)])
+def test_wrong_grids_are_refused(generator, wrong):
+    z, weights, _, noises = texture_inputs(4, 4)
+    with pytest.raises(ValueError, match=r"grid: got shape .* expected \[n 6 h w\]"):
+        generator(z, weights, wrong, noises)
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(2, 1, 4, 4), torch.zeros(3, 4, 4)])
+def test_wrong_pictures_are_refused(detail, wrong):
+    _, weights, noises = detail_inputs(4, 4)
+    with pytest.raises(ValueError, match="picture: got shape"):
+        detail(wrong, weights, noises)
+
+
+def test_detail_needs_both_noises(detail):
+    picture, weights, noises = detail_inputs(4, 4)
+    with pytest.raises(ValueError, match="zip"):
+        detail(picture, weights, noises[:1])
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_the_discriminator_scores_every_crop_by_its_class(wrap):
+    torch.manual_seed(0)
+    critic = Discriminator(DiscriminatorConfig(CLASSES, edge_px=16, widths=(8, 8), wrap=wrap)).requires_grad_(False)
+    crops = torch.rand(8, 3, 16, 16, generator=rng()) * 2 - 1
+    scores = [critic(crops, torch.full((8,), label)) for label in range(CLASSES)]
+    assert scores[0].shape == (8,)
+    assert (scores[0] - scores[1]).abs().min() > 1e-4
+    mixed = critic(crops, torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
+    assert torch.allclose(mixed[1], scores[1][1])
+
+
+def test_a_discriminator_of_another_edge_refuses():
+    critic = Discriminator(DiscriminatorConfig(CLASSES, edge_px=16, widths=(8, 8)))
+    with pytest.raises(RuntimeError):
+        critic(torch.zeros(4, 3, 32, 32), torch.zeros(4, dtype=torch.long))
+    with pytest.raises(RuntimeError):
+        critic(torch.zeros(4, 1, 16, 16), torch.zeros(4, dtype=torch.long))
+
+
+def test_the_discriminator_sees_that_a_batch_is_all_the_same():
+    torch.manual_seed(0)
+    critic = Discriminator(DiscriminatorConfig(CLASSES, edge_px=16, widths=(8, 8))).requires_grad_(False)
+    crops = torch.rand(4, 3, 16, 16, generator=rng())
+    labels = torch.zeros(4, dtype=torch.long)
+    assert (critic(crops, labels)[0] - critic(crops[:1].expand(4, -1, -1, -1), labels)[0]).abs() > 1e-5
