@@ -87,7 +87,7 @@ class SizeSpec:
     """Sizes the model makes: edges are multiples of ``stride_px`` from ``min_px`` to ``max_px``.
 
     Attributes:
-        window_px: longer edges are computed in windows of at most this; 0 computes every size at once.
+        window_px: longer edges are computed in windows of at most this, margins counted; 0 computes every size at once.
         halo_px: margin of a window: how far an output pixel can see.
     """
 
@@ -231,7 +231,8 @@ def _check_size(size: SizeSpec) -> None:
         edge_px = getattr(size, name)
         fits = 0 <= edge_px <= MAX_EDGE_PX and edge_px % size.stride_px == 0
         _rule(fits, f"size.{name}", edge_px, f"0, or a multiple of stride_px {size.stride_px}, at most {MAX_EDGE_PX}")
-    _rule(not size.window_px or size.halo_px > 0, "size.halo_px", size.halo_px, "more than 0 where window_px is")
+    fits = not size.window_px or 0 < 2 * size.halo_px <= size.window_px // 2
+    _rule(fits, "size.halo_px", size.halo_px, "more than 0 and at most a quarter of window_px")
 
 
 def _check_tensors(m: Manifest) -> None:

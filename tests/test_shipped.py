@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,15 +122,16 @@ def test_typical_materials_do_not_depend_on_the_seed_of_the_style(package: Verif
 
 
 def test_windows_give_what_the_whole_gives(package: VerifiedPackage, session: Session) -> None:
-    from dataclasses import replace
-
     manifest = package.manifest
-    plan = texture.resolve(manifest, Request(manifest.id, seed=3, width_px=640, height_px=528))
+    window_px = 4 * manifest.size.halo_px
+    edges_px = (window_px + 4 * manifest.size.stride_px, window_px // 2)
+    plan = texture.resolve(manifest, Request(manifest.id, seed=3, width_px=edges_px[0], height_px=edges_px[1]))
     inputs = texture.prepare(manifest, plan, 0)
     whole = session.run(inputs)
     windowed = run_in_windows(
-        session.run, replace(manifest, size=replace(manifest.size, window_px=256)), inputs
+        session.run, replace(manifest, size=replace(manifest.size, window_px=window_px)), inputs
     )
+    assert not windowed.keys() ^ whole.keys()
     for name, values in whole.items():
         assert np.abs(values - windowed[name]).max() <= 1e-6, name
 

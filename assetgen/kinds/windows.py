@@ -27,11 +27,14 @@ class Span:
 
 
 def spans(edge_px: int, window_px: int, halo_px: int, stride_px: int) -> list[Span]:
-    """Cut an axis into stretches of at most ``window_px``, multiples of ``stride_px``; one without margin if it fits."""
+    """Cut an axis into stretches that with their margins have at most ``window_px``; one without margin if it fits.
+
+    ``window_px`` must leave room for one stride between the margins; all are multiples of ``stride_px``.
+    """
     if not window_px or edge_px <= window_px:
         return [Span(0, edge_px, 0)]
     cells = edge_px // stride_px
-    count = -(-edge_px // window_px)
+    count = -(-edge_px // (window_px - 2 * halo_px))
     bounds = [stride_px * (cells * i // count) for i in range(count + 1)]
     return [Span(low, high - low, halo_px) for low, high in zip(bounds, bounds[1:], strict=False)]
 

@@ -58,7 +58,9 @@ def test_standard_height_knows_no_unit(scale, offset):
 def test_standard_height_forgets_slow_changes():
     fast = np.random.default_rng(0).normal(0, 20, (64, 64, 1)).astype(np.float32)
     slow = 200 * np.sin(np.arange(64) / 64 * 2 * np.pi).astype(np.float32)[:, None, None]
-    close, far = (np.abs(standard_height(fast + slow, width) - standard_height(fast, width)).mean() for width in (2, 50))
+    close, far = (
+        np.abs(standard_height(fast + slow, width) - standard_height(fast, width)).mean() for width in (2, 50)
+    )
     assert close < 0.2 * far
 
 

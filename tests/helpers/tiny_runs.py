@@ -1,13 +1,17 @@
-"""Synthetic pictures, tiny recipes and tiny training runs, shared by the tests of the training side; no torch here."""
+"""Synthetic pictures, tiny recipes and tiny training runs, shared by the tests of the training side; torch is imported late."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from assetgen.datasets.pack import pack
 from assetgen.training.recipe import DetailRecipe, TextureRecipe
 
 CLASSES = ("brick", "metal")
@@ -84,3 +88,21 @@ def write_folder(folder: Path, sets: int = 5) -> Path:
             write_map_set(folder / name / f"set{i}", 50 * hue + i, 128, hue=hue, metallic=name == "metal")
         write_map_set(folder / name / "small", 90 + hue, 36, hue=hue)
     return folder
+
+
+def write_data(folder: Path) -> Path:
+    """A training file of ``write_folder``, with items for validation."""
+    pack(write_folder(folder / "pictures"), folder / "data.zip", license="CC0-1.0", validation_share=0.3)
+    return folder / "data.zip"
+
+
+def make_task(what: str, data: Path, **changes: Any) -> Any:
+    """A texture or detail task on ``data`` as ``assetgen train`` makes it, with keys of the recipe changed."""
+    from assetgen.training import cli
+
+    recipe = {**asdict(TEXTURE if what == "texture" else DETAIL), **changes}
+    text = [f"--set={key}={json.dumps(value)}" for key, value in recipe.items()]
+    arguments = cli._parser().parse_args([what, "--data", str(data), *text])
+    arguments.recipe = cli.RECIPES / f"{what}.toml"
+    task, _ = (cli._texture_task if what == "texture" else cli._detail_task)(arguments, "cpu")
+    return task

@@ -1,0 +1,111 @@
+"""Recipes: every mistake in one is named."""
+
+import dataclasses
+import json
+
+import pytest
+
+from assetgen.errors import ConfigInvalid
+from assetgen.training import cli
+from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_toml, recipe_from_values
+
+KINDS = [TextureRecipe, DetailRecipe]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_recipe_survives_json(kind):
+    recipe = kind(classes=("brick",), total_kimg=3.5)
+    assert recipe_from_values(kind, json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+
+
+def test_overrides_win(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text('batch = 8\nclasses = ["a", "b"]\nwidths = [16, 8]\nlearning_rate = 1\n')
+    recipe = recipe_from_toml(TextureRecipe, path, {"batch": 12})
+    assert (recipe.batch, recipe.classes, recipe.widths) == (12, ("a", "b"), (16, 8))
+    assert type(recipe.learning_rate) is float
+
+
+@pytest.mark.parametrize("path", sorted(cli.RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_recipes_that_come_along_are_valid(path):
+    kind = DetailRecipe if "detail" in path.stem else TextureRecipe
+    assert recipe_from_toml(kind, path).classes is not None
+
+
+def test_starter_recipes_belong_together():
+    texture = recipe_from_toml(TextureRecipe, cli.RECIPES / "starter.toml")
+    detail = recipe_from_toml(DetailRecipe, cli.RECIPES / "starter-detail.toml")
+    assert texture.classes == detail.classes
+    assert texture.scan_px == detail.scan_px
+
+
+def test_an_unknown_key_is_named_with_the_closest():
+    with pytest.raises(ConfigInvalid, match="recipe key 'learning_rat' is not known") as caught:
+        recipe_from_values(TextureRecipe, {"learning_rat": 0.1})
+    assert caught.value.hint == "did you mean 'learning_rate'?"
+    with pytest.raises(ConfigInvalid) as caught:
+        recipe_from_values(TextureRecipe, {"zzz": 0.1})
+    assert caught.value.hint == "see --dry-run"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"),
+    [
+        ("batch", "8", "int"),
+        ("batch", 8.0, "int"),
+        ("batch", True, "int"),
+        ("learning_rate", "fast", "float"),
+        ("learning_rate", True, "float"),
+        ("classes", "brick", "list of str"),
+        ("classes", ["brick", 3], "list of str"),
+        ("widths", [8, 8.5], "list of int"),
+        ("widths", 8, "list of int"),
+        ("precision", 16, "str"),
+    ],
+)
+def test_wrong_types_are_named(key, value, kind):
+    with pytest.raises(ConfigInvalid, match=f"{key}: .* is not a {kind}"):
+        recipe_from_values(TextureRecipe, {key: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (TextureRecipe, {"crop_px": 63}),
+        (TextureRecipe, {"crop_px": 0}),
+        (TextureRecipe, {"widths": []}),
+        (TextureRecipe, {"widths": [8, 0]}),
+        (TextureRecipe, {"discriminator_widths": []}),
+        (TextureRecipe, {"latent": 0}),
+        (TextureRecipe, {"grid_layers": 0}),
+        (TextureRecipe, {"grid_noise_channels": -1}),
+        (TextureRecipe, {"augment_kimg": 0.0}),
+        (TextureRecipe, {"augment_max": 1.5}),
+        (DetailRecipe, {"widths": [8, 8]}),
+        (DetailRecipe, {"score_px": 200}),
+        (DetailRecipe, {"score_px": 40}),
+        (DetailRecipe, {"blocks": -1}),
+        (DetailRecipe, {"adversarial_from": 2.0}),
+        *((kind, values) for kind in KINDS for values in (
+            {"seed": -1}, {"seed": 2**32}, {"batch": 6}, {"batch": 0}, {"batch": -4}, {"precision": "fp8"},
+            {"total_kimg": 0.0}, {"total_kimg": float("nan")}, {"learning_rate": -1.0}, {"r1_interval": 0},
+            {"scan_px": 0}, {"trim_px": -1},
+        )),
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_with_what_is_allowed(kind, values):
+    with pytest.raises(ConfigInvalid, match=f"{next(iter(values))}: .* is not allowed; use .+"):
+        recipe_from_values(kind, values)
+
+
+@pytest.mark.parametrize("content", [b"batch = ", b"batch = 8\nbatch = 8", b"\xff\xfe", b"[", b'classes = ["\xe9"]'])
+def test_what_is_not_toml_is_said_so(tmp_path, content):
+    (tmp_path / "r.toml").write_bytes(content)
+    with pytest.raises(ConfigInvalid, match="is not TOML"):
+        recipe_from_toml(TextureRecipe, tmp_path / "r.toml")
+
+
+def test_a_recipe_that_cannot_be_read(tmp_path):
+    for path in (tmp_path / "nothing.toml", tmp_path):
+        with pytest.raises(ConfigInvalid, match="cannot be read"):
+            recipe_from_toml(TextureRecipe, path)
