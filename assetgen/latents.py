@@ -38,6 +38,29 @@ def lattice_waves(
     return np.array([(2 * half_rows, 0), (0, columns), (half_rows, columns), (half_rows, -columns)])
 
 
+def draw_lattices(
+    rng: np.random.Generator,
+    *,
+    lattices: int,
+    max_columns: int,
+    max_half_rows: int,
+    cells: tuple[int, int],
+    base_cells: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Wave numbers ``[lattices, 4, 2]`` and shifts ``[lattices, 2]`` (rows, columns; 0 to 1) of random lattices.
+
+    Every other lattice is turned by a quarter. A lattice as a whole is shifted at random: no place is special.
+    """
+    vectors = np.empty((lattices, 4, 2), dtype=np.int64)
+    shifts = np.empty((lattices, 2))
+    for number in range(lattices):
+        turned = number % 2 == 1
+        drawn = lattice_waves(rng, max_columns, max_half_rows, cells[::-1] if turned else cells, base_cells)
+        vectors[number] = drawn[:, ::-1] if turned else drawn
+        shifts[number] = rng.random(2)
+    return vectors, shifts
+
+
 def toroidal_grid(
     rng: np.random.Generator,
     *,
@@ -51,7 +74,7 @@ def toroidal_grid(
     """Spatial input of a tileable generator: noise and the waves of random lattices, all of which close on the torus.
 
     Independent noise has no border, whole wave numbers are periodic; so is everything computed from them by operations
-    that wrap. Every other lattice is turned by a quarter. A lattice as a whole is shifted at random: no place is special.
+    that wrap.
 
     Args:
         cells: rows and columns of the torus; ``base_cells`` is the edge of the torus that the model was trained on.
@@ -61,12 +84,16 @@ def toroidal_grid(
         four cosines and the four sines.
     """
     rows, columns = cells
+    all_vectors, shifts = draw_lattices(
+        rng,
+        lattices=lattices,
+        max_columns=max_columns,
+        max_half_rows=max_half_rows,
+        cells=cells,
+        base_cells=base_cells,
+    )
     waves = []
-    for number in range(lattices):
-        turned = number % 2 == 1
-        drawn = lattice_waves(rng, max_columns, max_half_rows, cells[::-1] if turned else cells, base_cells)
-        vectors = drawn[:, ::-1] if turned else drawn
-        shift = rng.random(2)
+    for vectors, shift in zip(all_vectors, shifts, strict=True):
         # exp(i (row part + column part)) as an outer product: rows + columns sines a wave instead of rows x columns.
         row_angle = 2 * np.pi * vectors[:, :1] * (np.arange(rows) / rows + shift[0])
         column_angle = 2 * np.pi * vectors[:, 1:] * (np.arange(columns) / columns + shift[1])
@@ -78,8 +105,19 @@ def toroidal_grid(
 
 
 def noise_map(rng: np.random.Generator, cells: tuple[int, int]) -> FloatArray:
-    """One layer's noise, ``[1, rows, columns] float32`` ~ N(0, 1)."""
-    return rng.standard_normal((1, *cells), dtype=np.float32)
+    """One layer's noise, ``[1, rows, columns] float32``, mean 0, variance 1, within 3.5.
+
+    The sum of four uniform bytes: as good as a normal for noise that is filtered at once, in a fifth of the time, which is
+    most of what a small request costs beside the graph.
+    """
+    rows, columns = cells
+    words = np.asarray(rng.bit_generator.random_raw((rows * columns + 1) // 2), dtype="<u8")
+    quarters = words.view(np.uint8)[: 4 * rows * columns].reshape(4, rows * columns)
+    total = quarters[0].astype(np.uint16)
+    for quarter in quarters[1:]:
+        total += quarter
+    noise = (total.astype(np.float32) - np.float32(510)) * np.float32(1 / np.sqrt((256**2 - 1) / 3))
+    return noise.reshape(1, rows, columns)
 
 
 def latent(rng: np.random.Generator, dimension: int) -> FloatArray:

@@ -78,7 +78,7 @@ def _arrays(tensors: tuple[Tensor, ...]) -> Arrays:
 
 def _widen(worst: dict[str, float], first: Arrays, second: Arrays) -> None:
     for name, a, b in zip(OUTPUTS, first, second, strict=True):
-        worst[name] = max(worst[name], float(np.abs(a - b).max()))
+        worst[name] = float(np.maximum(worst[name], np.abs(a - b).max()))  # unlike max(), keeps NaN
 
 
 def _judge(what: str, differences: dict[str, float], limit: float) -> None:

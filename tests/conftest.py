@@ -1,7 +1,37 @@
-"""What holds for every test."""
+"""What holds for every test, and the one package that is trained and exported for all of them."""
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No limits on time: a slow machine is not a wrong one. The blob repeats a failure elsewhere.
 settings.register_profile("assetgen", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("assetgen")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Run folders of both networks, trained for two steps on synthetic pictures: (texture, detail)."""
+    pytest.importorskip("torch", reason="needs the extra train")
+    from assetgen.training.loop import Budget, train
+    from tests.helpers.tiny_runs import make_task, write_data
+
+    folder = tmp_path_factory.mktemp("runs")
+    data = write_data(folder)
+    for what in ("texture", "detail"):
+        train(folder / what, make_task(what, data), Budget(tick_s=1e9, steps=2))
+    return folder / "texture", folder / "detail"
+
+
+@pytest.fixture(scope="session")
+def exported(runs, tmp_path_factory):
+    """The package that ``assetgen export`` makes of ``runs``; do not change it."""
+    pytest.importorskip("onnxscript", reason="needs the extra export")
+    from export import cli
+
+    texture, detail = runs
+    folder = tmp_path_factory.mktemp("packages")
+    notes = folder / "notes.md"
+    notes.write_text("It was trained for two steps and makes coloured noise.")
+    package = folder / "packages" / "tiny-real"
+    assert cli.main([str(texture), "--detail", str(detail), "-o", str(package), "--notes", str(notes)]) == 0
+    return package

@@ -134,3 +134,13 @@ def test_noise_maps_have_one_channel():
     noise = latents.noise_map(latents.generator(1, 1), (6, 10))
     assert noise.shape == (1, 6, 10)
     assert noise.dtype == np.float32
+
+
+def test_noise_maps_are_noise() -> None:
+    noise = latents.noise_map(latents.generator(5, 0), (256, 255))
+    assert noise.shape == (1, 256, 255)
+    assert abs(float(noise.mean())) < 0.01
+    assert abs(float(noise.var()) - 1) < 0.02
+    assert float(np.abs(noise).max()) < 3.5
+    for axis in (1, 2):
+        assert abs(float((noise * np.roll(noise, 1, axis)).mean())) < 0.02

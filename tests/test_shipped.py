@@ -128,9 +128,7 @@ def test_windows_give_what_the_whole_gives(package: VerifiedPackage, session: Se
     plan = texture.resolve(manifest, Request(manifest.id, seed=3, width_px=edges_px[0], height_px=edges_px[1]))
     inputs = texture.prepare(manifest, plan, 0)
     whole = session.run(inputs)
-    windowed = run_in_windows(
-        session.run, replace(manifest, size=replace(manifest.size, window_px=window_px)), inputs
-    )
+    windowed = run_in_windows(session.run, replace(manifest, size=replace(manifest.size, window_px=window_px)), inputs)
     assert not windowed.keys() ^ whole.keys()
     for name, values in whole.items():
         assert np.abs(values - windowed[name]).max() <= 1e-6, name

@@ -5,6 +5,7 @@ Nothing here has state, so a resumed run draws exactly what the unbroken one wou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,44 +95,71 @@ class FakeInputs:
     rolls: NDArray[np.int64]
 
 
-def fake_batch(reals: Reals, recipe: TextureRecipe, step: int, stream: int = 0) -> FakeInputs:
+def fake_batch(reals: Reals, recipe: TextureRecipe, step: int, stream: int = 0, device: str = "cpu") -> FakeInputs:
     """Latents, labels from the reals' distribution, toroidal grids and noise for one batch."""
     rng = latents.generator(recipe.seed, FAKE_STREAM + (stream << 36) + step)
     labels = rng.choice(len(reals.classes), size=recipe.batch, p=reals.class_chances)
-    return fake_inputs(rng, labels, len(reals.classes), recipe, recipe.crop_px)
+    return fake_inputs(rng, labels, len(reals.classes), recipe, recipe.crop_px, device)
 
 
 def fake_inputs(
-    rng: np.random.Generator, labels: NDArray[np.int64], classes: int, recipe: TextureRecipe, edge_px: int
+    rng: np.random.Generator,
+    labels: NDArray[np.int64],
+    classes: int,
+    recipe: TextureRecipe,
+    edge_px: int,
+    device: str = "cpu",
 ) -> FakeInputs:
-    """Draw generator inputs for square pictures of ``edge_px`` from one generator."""
+    """Draw generator inputs for square pictures of ``edge_px``: what a server would feed, made on the device.
+
+    Only the lattices are drawn on the host; a GPU would wait for the noise of whole batches.
+    """
     n = len(labels)
     stride = 2 ** (len(recipe.widths) - 1)
-    cells, base_cells = edge_px // stride, recipe.crop_px // stride
-    grid = np.stack(
-        [
-            latents.toroidal_grid(
-                rng,
-                noise_channels=recipe.grid_noise_channels,
-                lattices=recipe.lattices,
-                max_columns=recipe.lattice_columns,
-                max_half_rows=recipe.lattice_half_rows,
-                cells=(cells, cells),
-                base_cells=base_cells,
-            )
-            for _ in range(n)
-        ]
-    )
-    noises = [
-        torch.from_numpy(rng.standard_normal((n, 1, cells << i, cells << i), dtype=np.float32))
-        for i in range(len(recipe.widths))
+    cells = edge_px // stride
+    drawn = [
+        latents.draw_lattices(
+            rng,
+            lattices=recipe.lattices,
+            max_columns=recipe.lattice_columns,
+            max_half_rows=recipe.lattice_half_rows,
+            cells=(cells, cells),
+            base_cells=recipe.crop_px // stride,
+        )
+        for _ in range(n)
     ]
-    index = torch.from_numpy(labels.astype(np.int64))
+    z = torch.from_numpy(rng.standard_normal((n, recipe.latent), dtype=np.float32)).to(device)
+    rolls = rng.integers(edge_px, size=(n, 2))
+    noise_rng = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    noise = torch.randn(n, recipe.grid_noise_channels, cells, cells, generator=noise_rng, device=device)
+    waves = lattice_waves(*(np.stack(part) for part in zip(*drawn, strict=True)), cells, device)
+    index = torch.from_numpy(labels.astype(np.int64)).to(device)
     return FakeInputs(
-        z=torch.from_numpy(rng.standard_normal((n, recipe.latent), dtype=np.float32)),
+        z=z,
         labels=index,
         class_weights=torch.nn.functional.one_hot(index, classes).float(),
-        grid=torch.from_numpy(grid).contiguous(memory_format=torch.channels_last),
-        noises=noises,
-        rolls=rng.integers(edge_px, size=(n, 2)),
+        grid=torch.cat([noise, waves], dim=1).contiguous(memory_format=torch.channels_last),
+        noises=[
+            torch.randn(n, 1, cells << i, cells << i, generator=noise_rng, device=device)
+            for i in range(len(recipe.widths))
+        ],
+        rolls=rolls,
     )
+
+
+def lattice_waves(vectors: NDArray[np.int64], shifts: NDArray[np.float64], cells: int, device: str) -> Tensor:
+    """The waves of ``latents.toroidal_grid`` for a batch.
+
+    Args:
+        vectors, shifts: ``[n, lattices, 4, 2]`` and ``[n, lattices, 2]``, stacked from ``latents.draw_lattices``.
+
+    Returns:
+        ``[n, 8 lattices, cells, cells]``.
+    """
+    places = np.arange(cells) / cells
+    # Angles in double precision on the host: few numbers, and a GPU would be slow at it.
+    angle = 2 * np.pi * vectors[:, :, :, :, None] * (places + shifts[:, :, None, :, None])
+    rows, columns = torch.from_numpy(angle.astype(np.float32)).to(device).unbind(dim=3)
+    total = rows[:, :, :, :, None] + columns[:, :, :, None, :]
+    waves = torch.cat([total.cos(), total.sin()], dim=2) * math.sqrt(2)
+    return waves.flatten(1, 2)

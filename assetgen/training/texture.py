@@ -90,7 +90,7 @@ class TextureTask:
         """Returns the mean sign of the logits on reals."""
         recipe, step = self.recipe, progress.step
         pictures, labels = (tensor.to(self.device) for tensor in batches.real_batch(self.reals, recipe, step))
-        inputs = batches.fake_batch(self.reals, recipe, step, stream=0)
+        inputs = batches.fake_batch(self.reals, recipe, step, stream=0, device=self.device)
         with torch.no_grad():
             fakes = self._fakes(inputs)
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
@@ -98,7 +98,7 @@ class TextureTask:
         fakes = augment(fakes, progress.augment, rng)
         with autocast(recipe, self.device):
             logits = self.discriminator(
-                torch.cat([pictures, fakes]), torch.cat([labels, inputs.labels.to(self.device)])
+                torch.cat([pictures, fakes]), torch.cat([labels, inputs.labels])
             )
         real_logits, fake_logits = logits.chunk(2)
         loss = losses.discriminator_loss(real_logits, fake_logits)
@@ -119,12 +119,12 @@ class TextureTask:
 
     def _generator_step(self, progress: Progress, sums: Sums) -> None:
         recipe, step = self.recipe, progress.step
-        inputs = batches.fake_batch(self.reals, recipe, step, stream=1)
+        inputs = batches.fake_batch(self.reals, recipe, step, stream=1, device=self.device)
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (1 << 40))
         self.discriminator.requires_grad_(False)
         fakes = augment(self._fakes(inputs), progress.augment, rng)
         with autocast(recipe, self.device):
-            logits = self.discriminator(fakes, inputs.labels.to(self.device))
+            logits = self.discriminator(fakes, inputs.labels)
         loss = losses.generator_loss(logits)
         adam_g = self.optimisers["generator_adam"]
         adam_g.zero_grad(set_to_none=True)
@@ -136,12 +136,7 @@ class TextureTask:
     def _fakes(self, inputs: FakeInputs) -> Tensor:
         """Pictures in fp32, each rolled at random so that no position is special to the discriminator."""
         with autocast(self.recipe, self.device):
-            pictures: Tensor = self.generator(
-                inputs.z.to(self.device),
-                inputs.class_weights.to(self.device),
-                inputs.grid.to(self.device),
-                [noise.to(self.device) for noise in inputs.noises],
-            )
+            pictures: Tensor = self.generator(inputs.z, inputs.class_weights, inputs.grid, inputs.noises)
         rolled = [
             torch.roll(picture, (int(rows), int(columns)), dims=(1, 2))
             for picture, (rows, columns) in zip(pictures.float(), inputs.rolls, strict=True)

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 print(write_zip(platform, download(platform, Path(folder)), arguments.output))
             except subprocess.CalledProcessError:
-                print(f"error: no wheels for {platform}; pip's reason is above\nhint: check the network", file=sys.stderr)
+                print(f"error: no wheels for {platform}; pip says why\nhint: check the network", file=sys.stderr)
                 return 1
     return 0
 

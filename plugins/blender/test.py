@@ -1,7 +1,7 @@
 """Test the add-on in real Blender: `python plugins/blender/test.py [arguments of pytest]`; stdlib only.
 
 Run it with the project's own Python, which becomes the server's: `.venv/bin/python` after `python3 run.py test`. Makes
-`.venv/blender`, once (350 MB to download, 1.1 GB), with Blender 4.2 as a Python module, gRPC and pytest, and no assetgen.
+`.venv/blender`, once (350 MB to download, 1.1 GB), with Blender 4.2 as a Python module, gRPC and pytest; no assetgen.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
         print("error: Blender 4.2 needs Python 3.11\nhint: call this script with python3.11", file=sys.stderr)
         return 2
     if subprocess.call([sys.executable, "-c", SERVER_NEEDS], stderr=subprocess.DEVNULL) != 0:
-        print("error: this Python cannot run the server\nhint: use .venv's, after `python3 run.py test`", file=sys.stderr)
+        print("error: this Python cannot run the server\nhint: use .venv's, see docs/blender.md", file=sys.stderr)
         return 2
     stamp, digest = VENV / "packages.sha256", hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()
     if not stamp.exists() or stamp.read_text(encoding="ascii") != digest:

@@ -1,4 +1,4 @@
-"""Synthetic pictures, tiny recipes and tiny training runs, shared by the tests of the training side; torch is imported late."""
+"""Synthetic pictures, tiny recipes and tiny tasks for the tests of the training side; torch is imported late."""
 
 from __future__ import annotations
 

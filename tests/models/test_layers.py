@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from assetgen.models import layers
 from assetgen.models.layers import Conv, Dense, ModulatedConv, upsample, wrap_pad
@@ -69,8 +69,8 @@ def test_upsampling_interpolates_across_the_border():
 @pytest.mark.parametrize("margin", [1, 2])
 def test_wrap_padding_is_circular_padding(margin):
     x = random(2, 3, 4, 6)
-    assert torch.equal(wrap_pad(x, margin), F.pad(x, [margin] * 4, mode="circular"))
-    assert torch.equal(wrap_pad(x.requires_grad_(True), margin), F.pad(x, [margin] * 4, mode="circular"))
+    assert torch.equal(wrap_pad(x, margin), functional.pad(x, [margin] * 4, mode="circular"))
+    assert torch.equal(wrap_pad(x.requires_grad_(True), margin), functional.pad(x, [margin] * 4, mode="circular"))
 
 
 @pytest.mark.parametrize("size", [(2, 2), (4, 3), (1, 5)])
@@ -104,7 +104,9 @@ def test_scaling_activations_is_modulating_weights():
     with torch.no_grad():
         weight = conv.weight * conv.scale * conv.affine(w)[0][None, :, None, None]
         weight = weight * torch.rsqrt(weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
-        expected = F.conv2d(F.pad(x, [1] * 4, mode="circular"), weight) + conv.bias[None, :, None, None]
+        expected = (
+            functional.conv2d(functional.pad(x, [1] * 4, mode="circular"), weight) + conv.bias[None, :, None, None]
+        )
         assert (conv(x, w) - expected).abs().max() < 1e-5
 
 

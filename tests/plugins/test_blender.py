@@ -239,8 +239,8 @@ def test_regenerate_gives_identical_files_and_leaves_other_nodes_alone(saved):
 
 def test_files_are_those_that_any_other_client_gets(saved, server):
     bpy.ops.assetgen.generate()
-    command = [SERVER_PYTHON, "-m", "assetgen", "generate", "--server", server.address, "--model", "tiny", "--seed", "1"]
-    command += ["--size", "64", "--profile", "blender", "--output", str(saved / "other")]
+    command = [SERVER_PYTHON, "-m", "assetgen", "generate", "--server", server.address, "--model", "tiny"]
+    command += ["--seed", "1", "--size", "64", "--profile", "blender", "--output", str(saved / "other")]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     others = sorted((saved / "other").glob("*.png"))
     assert len(others) == 6
@@ -558,7 +558,8 @@ assert bpy.ops.assetgen.connect() == {"FINISHED"}
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the archive is built for Linux here")
 def test_the_archive_installs_with_its_wheels(server, tmp_path):
-    command = [sys.executable, str(ROOT / "plugins/blender/build.py"), "zip", "--platform", "linux-x64", "-o", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "plugins/blender/build.py"), "zip", "--platform", "linux-x64"]
+    command += ["-o", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"ARCHIVE NOT TESTED: no wheels without a network: {done.stderr[-300:]}")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from assetgen import latents
 from assetgen.datasets.tiles import Item
+from assetgen.training import batches
 from assetgen.training.batches import fake_batch, real_batch, reals_from_items
 from assetgen.types import MapKind
 from tests.helpers.tiny_runs import TEXTURE
@@ -101,3 +103,13 @@ def test_fakes_have_the_shapes_of_the_generator(reals):
     assert (inputs.class_weights.sum(dim=1) == 1).all()
     assert (inputs.class_weights.argmax(dim=1) == inputs.labels).all()
     assert ((inputs.rolls >= 0) & (inputs.rolls < EDGE)).all()
+
+
+def test_waves_in_training_are_the_waves_of_serving() -> None:
+    settings = {"lattices": 2, "max_columns": 6, "max_half_rows": 3, "cells": (16, 16), "base_cells": 16}
+    served = [latents.toroidal_grid(latents.generator(3, i), noise_channels=0, **settings) for i in range(3)]
+    drawn = [latents.draw_lattices(latents.generator(3, i), **settings) for i in range(3)]
+    vectors, shifts = (np.stack(part) for part in zip(*drawn, strict=True))
+    trained = batches.lattice_waves(vectors, shifts, 16, "cpu").numpy()
+    # fp32 angles reach some hundred radians before they are folded.
+    np.testing.assert_allclose(trained, np.stack(served), atol=2e-4)

@@ -13,7 +13,13 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from .job import AddonError, Cancelled, Job
-from .v1 import asset_pb2, generation_service_pb2, generation_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
+from .v1 import (
+    asset_pb2,
+    generation_service_pb2,
+    generation_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
 
 VERSION = "0.1.0"
 PROFILE = "blender"

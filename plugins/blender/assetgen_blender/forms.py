@@ -41,7 +41,7 @@ class ASSETGEN_PG_settings(bpy.types.PropertyGroup):
 
 def set_server(new: Any, why_not: AddonError | None = None) -> None:
     """Take over what a server offers, or why there is none, and register the forms of its models."""
-    global server, problem  # noqa: PLW0603 -- one connection for one Blender
+    global server, problem
     groups = {_attribute(model): _group(model) for model in new.models.values()} if new else {}  # may raise
     server, problem = new, why_not
     for attribute, group in _forms.items():

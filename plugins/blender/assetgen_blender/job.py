@@ -1,4 +1,4 @@
-"""One piece of work on a thread of its own, and errors meant for people; no Blender here, for it has one thread only."""
+"""A piece of work on its own thread, and errors meant for people; no Blender here, whose API is not for threads."""
 
 import logging
 import queue

@@ -1,0 +1,312 @@
+"""From training runs to a package: the graph computes what the network computes, tiles, and nothing broken gets out."""
+
+import errno
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from PIL import Image
+
+from assetgen import golden, policy
+from assetgen.errors import CheckpointInvalid, ConfigInvalid, OutputUnwritable, ParityFailed, PolicyViolated
+from assetgen.models import layers
+from assetgen.package import verify_package
+from assetgen.runtime import open_session
+from export import cli, package_from_runs, parity
+from export.graph import OUTPUTS
+from export.networks import graph_from_runs, read_runs
+from export.onnx_from_module import OPSET, input_names
+
+LICENSE = Path(cli.LICENSES["Apache-2.0"])
+
+
+@pytest.fixture(scope="module")
+def graph(runs):
+    return graph_from_runs(read_runs(*runs))
+
+
+@pytest.fixture(scope="module")
+def session(exported):
+    session = open_session(verify_package(exported), "cpu", 1)
+    yield session
+    session.close()
+
+
+def network(graph):
+    """A runner for parity checks out of a network itself."""
+
+    def run(inputs):
+        with torch.no_grad():
+            return [output.numpy() for output in graph(*map(torch.from_numpy, inputs))]
+
+    return run
+
+
+def package(runs, output, **changes):
+    texture, detail = runs
+    options = {"id": "tiny-real", "version": "1.0.0", "display_name": "Tiny", "license": "Apache-2.0"}
+    return package_from_runs.package_from_runs(texture, detail, output, license_file=LICENSE, **options | changes)
+
+
+def copy_of(run, folder, **changes):
+    """A run folder with another recipe or other facts in its checkpoint."""
+    shutil.copytree(run, folder)
+    path = folder / "checkpoint" / "state.json"
+    state = json.loads(path.read_text())
+    for name, values in changes.items():
+        state[name] |= values
+    path.write_text(json.dumps(state))
+    return folder
+
+
+def test_the_package_is_complete(exported):
+    verified = verify_package(exported)
+    names = {entry.path for entry in verified.manifest.files}
+    assert names == {"generator.fp32.onnx", "LICENSE", "MODEL_CARD.md", "golden.json", "preview.png"}
+    assert verified.manifest.id == "tiny-real"
+    assert [known.name for known in verified.manifest.classes] == ["brick", "metal"]
+    assert [known.metal for known in verified.manifest.classes] == [False, True]
+    assert (exported / "LICENSE").read_bytes() == LICENSE.read_bytes()
+    assert [path.name for path in exported.parent.iterdir()] == ["tiny-real"], "no partial folder is left"
+
+
+def test_the_graph_obeys_the_policy(exported):
+    verified = verify_package(exported)
+    policy.check_graph(exported / verified.manifest.graph, verified.manifest)
+    with pytest.raises(PolicyViolated):  # the check really looks at this graph
+        policy.check_graph(exported / verified.manifest.graph, replace(verified.manifest, latent_dimension=15, inputs=(
+            replace(verified.manifest.inputs[0], shape=("n", 15)), *verified.manifest.inputs[1:])))  # fmt: skip
+
+
+def test_the_graph_is_self_contained_and_plain(exported):
+    model = onnx.load(exported / "generator.fp32.onnx", load_external_data=False)
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET]
+    operators = {node.op_type for node in model.graph.node}
+    assert not {name for name in operators if "Random" in name}
+    assert not {node.domain for node in model.graph.node} - {""}
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
+
+
+def test_parity_was_measured_and_written_down(exported):
+    provenance = verify_package(exported).manifest.provenance
+    assert 0 < provenance["parity"]["graph_against_network"] <= parity.PARITY_LIMIT
+    assert provenance["parity"]["roll_network"] <= parity.ROLL_LIMIT
+    assert provenance["parity"]["roll_graph"] <= parity.ROLL_LIMIT
+
+
+def test_the_licences_of_the_data_are_kept_to_the_end(exported):
+    provenance = verify_package(exported).manifest.provenance
+    for what in ("texture", "detail"):
+        assert set(provenance[what]["data"]["licenses"]) == {"CC0-1.0"}
+        assert len(provenance[what]["data"]["data_sha256"]) == 64
+        assert provenance[what]["recipe"]["seed"] == 1
+    card = (exported / "MODEL_CARD.md").read_text()
+    assert "It was trained for two steps and makes coloured noise." in card
+    assert "CC0-1.0" in card
+    assert provenance["texture"]["data"]["data_sha256"] in card
+
+
+def test_golden_requests_replay_clean(exported, session):
+    verified = verify_package(exported)
+    results = golden.replay(session, verified.manifest, golden.load(verified))
+    assert {(result.request.width_px, result.request.height_px) for result in results} == {
+        (256, 256),
+        (320, 192),
+        (512, 512),
+    }
+    assert all(result.bytes_compared and not result.failed for result in results)
+
+
+def test_the_preview_shows_every_class(exported):
+    with Image.open(exported / "preview.png") as preview:
+        assert preview.size == (256, 64)
+        left, right, rest = (np.asarray(preview.crop((x, 0, x + 64, 64))).astype(int) for x in (0, 64, 128))
+    assert np.abs(left - right).mean() > 0.5
+    assert rest.max() == 0
+
+
+@pytest.mark.parametrize("size", [(1, 64, 64), (2, 80, 112), (1, 256, 64), (5, 64, 96)])
+def test_the_graph_computes_what_the_network_computes(graph, session, size):
+    inputs = [tensor.numpy() for tensor in graph.example(*size, seed=9)]
+    outputs = session.run(dict(zip(input_names(graph), inputs, strict=True)))
+    for name, expected in zip(OUTPUTS, network(graph)(inputs), strict=True):
+        assert outputs[name].shape == expected.shape == (size[0], 3 if name == "base_color" else 1, *size[1:])
+        assert np.abs(outputs[name] - expected).max() <= parity.PARITY_LIMIT
+        assert outputs[name].min() >= 0
+        assert outputs[name].max() <= 1
+
+
+def test_every_input_matters_to_the_graph(graph, session):
+    """None was folded away by the exporter."""
+    first, other = ([tensor.numpy() for tensor in graph.example(2, 64, 64, seed=seed)] for seed in (1, 2))
+    other[1] = first[1][:, ::-1].copy()
+    other[2] = first[2] / 2
+    names = input_names(graph)
+    before = session.run(dict(zip(names, first, strict=True)))["base_color"]
+    for i, name in enumerate(names):
+        changed = session.run(dict(zip(names, [*first[:i], other[i], *first[i + 1 :]], strict=True)))
+        assert np.abs(changed["base_color"] - before).max() > 0, name
+
+
+def test_nothing_is_seen_beyond_the_halo(graph):
+    """A change in one grid cell and its noise stays within halo_px, on which windows rely."""
+    cells = 2 * graph.halo_px // graph.stride + 3
+    edge = cells * graph.stride
+    inputs = [tensor.clone() for tensor in graph.example(1, edge, edge, seed=3)]
+    for name, parameter in graph.named_parameters():
+        if "noise_strength" in name:
+            assert parameter.shape[0] == 8
+    before = network(graph)([tensor.numpy() for tensor in inputs])
+    middle = cells // 2
+    inputs[3][:, :, middle, middle] += 5
+    for noise, stride in zip(inputs[4:], graph.noise_strides, strict=True):
+        factor = graph.stride // stride
+        area = slice(middle * factor, (middle + 1) * factor)
+        noise[:, :, area, area] += 5
+    after = network(graph)([tensor.numpy() for tensor in inputs])
+    low, high = middle * graph.stride - graph.halo_px, (middle + 1) * graph.stride + graph.halo_px
+    for a, b in zip(before, after, strict=True):
+        changed = np.abs(a - b).max(axis=(0, 1)) > 1e-6
+        assert changed.any()
+        rows, columns = np.nonzero(changed)
+        assert min(rows.min(), columns.min()) >= low
+        assert max(rows.max(), columns.max()) < high
+
+
+def test_a_network_that_does_not_tile_is_found(graph, monkeypatch):
+    monkeypatch.setattr(layers, "_wrapped", lambda x, margin: torch.nn.functional.pad(x, [margin] * 4))
+    with pytest.raises(ParityFailed, match=r"network does not tile: .* allowed is 1e-05"):
+        parity.check_parity(graph, network(graph))
+
+
+def test_a_graph_that_does_not_tile_is_found(graph):
+    """It agrees with the network to within the limit of parity, but one pixel has a fixed place."""
+
+    def run(inputs):
+        outputs = network(graph)(inputs)
+        outputs[1][:, :, 0, 0] += 5e-5
+        return outputs
+
+    with pytest.raises(ParityFailed, match="graph does not tile: height"):
+        parity.check_parity(graph, run)
+
+
+@pytest.mark.parametrize("output", range(4))
+@pytest.mark.parametrize("error", [2e-4, float("nan")])
+def test_a_graph_that_differs_is_found(graph, output, error):
+    def run(inputs):
+        outputs = network(graph)(inputs)
+        outputs[output] = outputs[output] + np.float32(error)
+        return outputs
+
+    with pytest.raises(ParityFailed, match=f"graph differs from the network: {OUTPUTS[output]}"):
+        parity.check_parity(graph, run)
+
+
+def altered_graph(exported, scale):
+    """Stands in for the exporter: the right graph with the weights of one convolution scaled."""
+
+    def write(graph, path):
+        model = onnx.load(exported / "generator.fp32.onnx")
+        weights = next(tensor for tensor in model.graph.initializer if list(tensor.dims[-2:]) == [3, 3])
+        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(scale), weights.name))
+        onnx.save(model, path)
+
+    return write
+
+
+def test_altered_weights_never_become_a_package(runs, exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(package_from_runs, "onnx_from_module", altered_graph(exported, 1.1))
+    with pytest.raises(ParityFailed, match="graph differs from the network"):
+        package(runs, tmp_path / "p")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_former_package_is_replaced_on_success_only(runs, exported, tmp_path, monkeypatch):
+    output = tmp_path / "tiny-real"
+    shutil.copytree(exported, output)
+    former = verify_package(output).digest
+    monkeypatch.setattr(package_from_runs, "onnx_from_module", altered_graph(exported, 1.1))
+    with pytest.raises(ParityFailed):
+        package(runs, output)
+    assert verify_package(output, digest=former)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(package_from_runs, "onnx_from_module", full)
+    with pytest.raises(OutputUnwritable, match="No space left on device"):
+        package(runs, output)
+    assert verify_package(output, digest=former)
+
+    monkeypatch.setattr(package_from_runs, "onnx_from_module", altered_graph(exported, 1.0))
+    digest = package(runs, output, version="1.0.1")
+    assert verify_package(output, digest=digest).manifest.version == "1.0.1"
+    assert digest != former
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny-real"]
+
+
+def test_a_replacement_that_fails_puts_the_former_package_back(tmp_path, monkeypatch):
+    partial, output = tmp_path / "p.partial", tmp_path / "p"
+    for folder, text in ((partial, "new"), (output, "former")):
+        folder.mkdir()
+        (folder / "f").write_text(text)
+    rename = Path.replace
+
+    def fail_once(path, target):
+        if path == partial:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail_once)
+    with pytest.raises(OSError, match="Permission denied"):
+        package_from_runs._replace_folder(partial, output)
+    assert (output / "f").read_text() == "former"
+
+
+def test_the_same_runs_give_the_same_package(runs, exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(package_from_runs, "onnx_from_module", altered_graph(exported, 1.0))
+    digests = {package(runs, tmp_path / name) for name in ("a", "b")}
+    assert len(digests) == 1
+
+
+def test_runs_of_different_classes_are_refused(runs, tmp_path):
+    other = copy_of(runs[1], tmp_path / "detail", facts={"classes": ["metal", "brick"]})
+    with pytest.raises(CheckpointInvalid, match=r"knows brick, metal but .* knows metal, brick") as caught:
+        package((runs[0], other), tmp_path / "p")
+    assert "same classes in the same order" in caught.value.hint
+
+
+def test_runs_of_different_texel_densities_are_refused(runs, tmp_path):
+    other = copy_of(runs[1], tmp_path / "detail", recipe={"scan_px": 64})
+    with pytest.raises(CheckpointInvalid, match="texel densities differ: scan_px 32 and 64"):
+        package((runs[0], other), tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_what_is_no_run_is_refused(runs, tmp_path):
+    with pytest.raises(CheckpointInvalid, match="is not a checkpoint"):
+        package((tmp_path, runs[1]), tmp_path / "p")
+
+
+def test_runs_in_the_wrong_order_are_refused(runs, tmp_path):
+    with pytest.raises(ConfigInvalid, match=r"recipe key .* is not known"):
+        package((runs[1], runs[0]), tmp_path / "p")
+
+
+def test_a_licence_needs_its_text(runs, tmp_path):
+    arguments = [str(runs[0]), "--detail", str(runs[1]), "-o", str(tmp_path / "p")]
+    with pytest.raises(ConfigInvalid, match=r"no text for licence CC-BY-4\.0"):
+        cli.main([*arguments, "--license", "CC-BY-4.0"])
+    with pytest.raises(ConfigInvalid, match=r"no text for licence Apache-2\.0"):
+        cli.main([*arguments, "--license-file", str(tmp_path / "nothing")])
+    with pytest.raises(ConfigInvalid, match="nothing cannot be read"):
+        cli.main([*arguments, "--notes", str(tmp_path / "nothing")])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,146 @@
+"""What the detail network is taught: crops that agree with each other, signs, and items that lack this or that."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from assetgen import latents
+from assetgen.datasets.mapsets import MapSet
+from assetgen.training.checkpoint import Progress
+from assetgen.training.detail import DetailTask, regression
+from assetgen.training.loop import Sums
+from tests.helpers.tiny_runs import CLASSES, DETAIL, picture
+
+FACTS = {"classes": list(CLASSES)}
+
+
+def plane_set(large=True, label=0, *, edge_px=24, maps=True):
+    """Height and colour that tell the place, slopes of a known plane with a bend."""
+    scale = 4 if large else 1
+    edge = scale * edge_px
+    rows, columns = np.mgrid[:edge, :edge].astype(np.float32)
+    height = (rows + 2 * columns + 0.01 * rows * columns)[:, :, None]
+    color = picture(0, edge_px)
+    targets = {"height": height / height.max(), "roughness": height / height.max()} if maps else {}
+    if maps and large:
+        targets["slopes"] = np.stack([1 + 0.01 * columns, 2 + 0.01 * rows], axis=2)
+    return MapSet("x", label, color, np.repeat(np.repeat(color, 4, 0), 4, 1) if large else None, targets)
+
+
+def task(sets, validation=(), **changes):
+    return DetailTask(replace(DETAIL, **changes), CLASSES, sets, validation, FACTS)
+
+
+def batch_of(detail, step, sets):
+    return detail._batch(latents.generator(1, step), sets)
+
+
+def test_slopes_change_sign_with_the_axis_that_is_flipped():
+    """In every crop, whatever its flips, the slopes are the differences of the height beside them."""
+    detail = task([plane_set()])
+    seen = set()
+    for step in range(8):
+        batch = batch_of(detail, step, detail.detailed)
+        height, slopes = batch.targets["height"].numpy(), batch.targets["slopes"].numpy()
+        scale = float(plane_set().targets["height"].max()) / float(95 + 190 + 0.01 * 95 * 95)
+        rows = (height[:, 0, 2:, 1:-1] - height[:, 0, :-2, 1:-1]) / 2 / scale
+        columns = (height[:, 0, 1:-1, 2:] - height[:, 0, 1:-1, :-2]) / 2 / scale
+        assert np.abs(rows - slopes[:, 0, 1:-1, 1:-1]).max() < 0.01
+        assert np.abs(columns - slopes[:, 1, 1:-1, 1:-1]).max() < 0.01
+        seen |= {(bool(s[0, 5, 5] > 0), bool(s[1, 5, 5] > 0)) for s in slopes}
+    assert len(seen) == 4, "all four flips come up"
+
+
+def test_crops_of_colour_and_maps_are_of_the_same_place():
+    detail = task([plane_set()])
+    batch = batch_of(detail, 0, detail.detailed)
+    assert batch.small.shape == (4, 3, 16, 16)
+    assert batch.large.shape == (4, 3, 64, 64)
+    assert batch.targets["height"].shape == (4, 1, 64, 64)
+    assert (torch.nn.functional.avg_pool2d(batch.large, 4) - batch.small).abs().max() < 1e-6
+
+
+def test_batches_are_functions_of_seed_and_step():
+    detail = task([plane_set()])
+    first, again, other = (batch_of(detail, step, detail.detailed).small for step in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_unknown_maps_are_masked():
+    detail = task([plane_set(), plane_set(maps=False)])
+    batch = batch_of(detail, 0, detail.detailed)
+    known = batch.masks["roughness"]
+    assert 0 < known.sum() < 4
+    assert (batch.targets["roughness"][known == 0] == 0).all()
+    with torch.no_grad():
+        maps = detail._predict(detail.network, batch.small, batch.class_weights, 0)
+        before = regression(maps, batch, Sums())
+        batch.targets["roughness"][known == 0] = 77.0
+        assert torch.equal(regression(maps, batch, Sums()), before), "what is masked has no say"
+
+
+def test_classes_that_are_not_told_are_an_even_blend():
+    detail = task([plane_set(label=-1)])
+    assert (batch_of(detail, 0, detail.detailed).class_weights == 0.5).all()
+
+
+def test_every_kind_of_item_can_be_trained_on(tmp_path):
+    """Only large ones, only small ones, with and without maps, with and without validation."""
+    kinds = [plane_set(), plane_set(maps=False), plane_set(large=False)]
+    for number, (sets, validation) in enumerate([*(([kind], []) for kind in kinds), (kinds, kinds)]):
+        detail = task(sets, validation)
+        sums = Sums()
+        progress = Progress()
+        for _ in range(2):
+            progress = detail.step(progress, 0.5, sums)
+        assert progress.step == 2
+        assert all(math.isfinite(value) for value in sums.means().values())
+        detail.snapshot(tmp_path / f"{number}.png")
+        with Image.open(tmp_path / f"{number}.png") as sheet:
+            sheet.load()
+        assert all(math.isfinite(value) for value in detail.facts["validation"].values())
+        assert all(value > 0 for value in detail.facts["relief_px"].values())
+
+
+def test_validation_without_roughness_to_compare_with_names_no_figure():
+    """A missing figure is missing, not NaN, which no manifest can hold."""
+    detail = task([plane_set(large=False)], [plane_set()])
+    found = detail._validate()
+    assert "roughness_error" in found
+    assert "roughness_error_of_mean" not in found
+
+
+def test_relief_brings_predicted_heights_to_real_slopes():
+    detail = task([plane_set()])
+    (entry,) = detail.detailed
+    height = detail.predict(entry).height[0, 0].numpy()
+    steps = np.stack([np.roll(height, -1, axis) - np.roll(height, 1, axis) for axis in (0, 1)]) / 2
+    relief = detail._relief()["brick"]
+    assert (relief * steps).std() == pytest.approx(float(np.sqrt((entry.targets["slopes"] ** 2).mean())), rel=0.05)
+
+
+def test_the_discriminator_rests_until_its_share_of_the_run():
+    detail = task([plane_set()], adversarial_from=0.5)
+    before = [parameter.clone() for parameter in detail.discriminator.parameters()]
+    detail.step(Progress(), 0.49, Sums())
+    assert all(torch.equal(a, b) for a, b in zip(before, detail.discriminator.parameters(), strict=True))
+    detail.step(Progress(), 0.5, Sums())
+    assert not all(torch.equal(a, b) for a, b in zip(before, detail.discriminator.parameters(), strict=True))
+
+
+def test_a_perfect_prediction_of_known_maps_costs_nothing():
+    detail = task([plane_set(large=False)])
+    batch = batch_of(detail, 0, detail.coarse)
+    rough = torch.nn.functional.interpolate(batch.targets["roughness"], scale_factor=4)
+    sums = Sums()
+    with torch.no_grad():
+        maps = detail._predict(detail.network, batch.small, batch.class_weights, 0)
+        regression(replace(maps, roughness=rough, base_color=torch.nn.functional.interpolate(
+            batch.small, scale_factor=4)), batch, sums)  # fmt: skip
+    assert sums.means()["roughness"] < 1e-5
+    assert sums.means()["color_low"] < 1e-5
