@@ -21,11 +21,11 @@ def generator(seed: int, index: int) -> np.random.Generator:
 def lattice_waves(
     rng: np.random.Generator, max_columns: int, max_half_rows: int, cells: tuple[int, int], base_cells: int
 ) -> NDArray[np.int64]:
-    """Wave numbers of one random lattice of staggered rows, such as bricks are laid in, closing on a torus of ``cells``.
+    """Wave numbers of one random lattice of staggered rows, as bricks are laid, that closes on a torus of ``cells``.
 
-    A lattice has ``columns`` bricks along a row and twice ``half_rows`` rows: an even number, so that the stagger closes.
-    On the base torus both are drawn from 1 to their maximum; on other tori they are scaled, so that a brick keeps its
-    size, and jittered by up to half of a base unit, so that a larger torus does not repeat the base torus.
+    A lattice has ``columns`` bricks along a row and twice ``half_rows`` rows: an even number, so that the stagger
+    closes. On the base torus both are drawn from 1 to their maximum; on other tori they are scaled, so that a brick
+    keeps its size, and jittered by up to half of a base unit, so that a larger torus does not repeat the base torus.
 
     Returns:
         ``[4, 2]`` wave numbers (rows, columns): rows, columns, and the two waves of the stagger. None is aliased.
@@ -80,8 +80,8 @@ def toroidal_grid(
         cells: rows and columns of the torus; ``base_cells`` is the edge of the torus that the model was trained on.
 
     Returns:
-        ``[noise_channels + 8 lattices, rows, columns] float32`` of unit variance: N(0, 1) noise, then of each lattice the
-        four cosines and the four sines.
+        ``[noise_channels + 8 lattices, rows, columns] float32`` of unit variance: N(0, 1) noise, then of each lattice
+        the four cosines and the four sines.
     """
     rows, columns = cells
     all_vectors, shifts = draw_lattices(
@@ -107,8 +107,8 @@ def toroidal_grid(
 def noise_map(rng: np.random.Generator, cells: tuple[int, int]) -> FloatArray:
     """One layer's noise, ``[1, rows, columns] float32``, mean 0, variance 1, within 3.5.
 
-    The sum of four uniform bytes: as good as a normal for noise that is filtered at once, in a fifth of the time, which is
-    most of what a small request costs beside the graph.
+    The sum of four uniform bytes: as good as a normal for noise that is filtered at once, in a fifth of the time, which
+    is most of what a small request costs beside the graph.
     """
     rows, columns = cells
     words = np.asarray(rng.bit_generator.random_raw((rows * columns + 1) // 2), dtype="<u8")
@@ -116,7 +116,7 @@ def noise_map(rng: np.random.Generator, cells: tuple[int, int]) -> FloatArray:
     total = quarters[0].astype(np.uint16)
     for quarter in quarters[1:]:
         total += quarter
-    noise = (total.astype(np.float32) - np.float32(510)) * np.float32(1 / np.sqrt((256**2 - 1) / 3))
+    noise: FloatArray = (total.astype(np.float32) - np.float32(510)) * np.float32(1 / np.sqrt((256**2 - 1) / 3))
     return noise.reshape(1, rows, columns)
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 
 from assetgen.datasets.ingest import Candidate, Refusal, candidates
 from assetgen.errors import DataInvalid, OutputUnwritable
+from assetgen.manifest import SNAKE_NAME
 from assetgen.types import MapKind
 
 SCHEMA = 1
@@ -136,6 +137,9 @@ def _store(
 ) -> dict[str, Any] | Refusal:
     if not candidate.license and not allow_unlicensed:
         return Refusal(candidate.id, "no licence: name it in the manifest, or with --license, or --allow-unlicensed")
+    if SNAKE_NAME.fullmatch(candidate.class_name) is None:
+        name = candidate.class_name
+        return Refusal(candidate.id, f"class {name!r:.60} is not a name: use lower-case letters, digits and '_'")
     if MapKind.BASE_COLOR not in candidate.maps:
         return Refusal(candidate.id, "has no base colour map")
     files: dict[str, dict[str, Any]] = {}
@@ -177,5 +181,7 @@ def _store(
 
 
 def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    # A fixed date keeps the file reproducible.
-    archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
+    # A fixed date and a fixed system keep the file reproducible.
+    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    entry.create_system = 3
+    archive.writestr(entry, data)

@@ -1,13 +1,14 @@
 """Large pictures in windows: the same result in bounded memory; imports manifest and types.
 
 Everything a generator computes is local but for the style, which every window shares. So a window with a margin as wide
-as the network can see is computed as if it were a torus of its own, and only what the margin cannot have reached is kept.
+as the network can see is computed as if it were a torus of its own, and only what lies inside the margin is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def spans(edge_px: int, window_px: int, halo_px: int, stride_px: int) -> list[Sp
     cells = edge_px // stride_px
     count = -(-edge_px // (window_px - 2 * halo_px))
     bounds = [stride_px * (cells * i // count) for i in range(count + 1)]
-    return [Span(low, high - low, halo_px) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [Span(low, high - low, halo_px) for low, high in pairwise(bounds)]
 
 
 def count_windows(manifest: Manifest, height_px: int, width_px: int) -> int:

@@ -196,7 +196,7 @@ def _session_options(ort: ModuleType) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.inter_op_num_threads = 1
-    # A planned block is kept for every shape that ever ran, and nothing of it is shared: at 4096 px that doubles memory.
+    # A planned block is kept for every shape that ever ran, and nothing of it is shared: double memory at 4096 px.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     # Spinning threads take the cores from the server, the encoder and the engine beside us.

@@ -132,7 +132,8 @@ def fake_inputs(
     rolls = rng.integers(edge_px, size=(n, 2))
     noise_rng = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     noise = torch.randn(n, recipe.grid_noise_channels, cells, cells, generator=noise_rng, device=device)
-    waves = lattice_waves(*(np.stack(part) for part in zip(*drawn, strict=True)), cells, device)
+    vectors, shifts = (np.stack(part) for part in zip(*drawn, strict=True))
+    waves = lattice_waves(vectors, shifts, cells, device)
     index = torch.from_numpy(labels.astype(np.int64)).to(device)
     return FakeInputs(
         z=z,

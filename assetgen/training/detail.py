@@ -291,7 +291,7 @@ def _mismatch(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _tint(rng: np.random.Generator, count: int) -> Tensor:
-    """Random colour transforms ``[count, 3, 4]``: few scans are known, and their relief does not hang on their colour."""
+    """Random colour transforms ``[count, 3, 4]``: few scans are known, and relief does not hang on their colour."""
     gain = np.exp2(rng.uniform(-0.5, 0.5, (count, 1, 1)))
     saturation = rng.uniform(0.3, 1.5, (count, 1, 1))
     mix = gain * (saturation * np.eye(3) + (1 - saturation) / 3)

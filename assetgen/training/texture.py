@@ -97,9 +97,7 @@ class TextureTask:
         pictures = augment(pictures, progress.augment, rng)
         fakes = augment(fakes, progress.augment, rng)
         with autocast(recipe, self.device):
-            logits = self.discriminator(
-                torch.cat([pictures, fakes]), torch.cat([labels, inputs.labels])
-            )
+            logits = self.discriminator(torch.cat([pictures, fakes]), torch.cat([labels, inputs.labels]))
         real_logits, fake_logits = logits.chunk(2)
         loss = losses.discriminator_loss(real_logits, fake_logits)
         adam_d = self.optimisers["discriminator_adam"]

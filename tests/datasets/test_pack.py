@@ -292,3 +292,11 @@ def test_the_last_word_of_a_file_name_decides(tmp_path):
         MapKind.NORMAL: names[3],
         MapKind.HEIGHT: names[4],
     }
+
+
+@pytest.mark.parametrize("name", ["Old Bricks", "9tiles", "ziegel-rot", "brick_", "Ä"])
+def test_classes_are_named_as_packages_name_them(tmp_path, name):
+    folder = tmp_path / "f"
+    save(folder / name / "a.png", picture(0, 40))
+    save(folder / "brick" / "a.png", picture(1, 40))
+    assert list(reasons(folder, tmp_path)) == [f"{name}/a.png"]
