@@ -96,6 +96,17 @@ def test_displacement_is_connected_when_asked_for(connected):
     assert active().displacement_method == "DISPLACEMENT"
 
 
+def test_one_undo_takes_everything_back(connected):
+    bpy.ops.ed.undo_push(message="before")
+    assert bpy.ops.assetgen.generate("EXEC_DEFAULT", True) == {"FINISHED"}
+    assert (len(bpy.data.materials), len(bpy.data.images)) == (1, 6)
+    bpy.ops.ed.undo()
+    assert (len(bpy.data.materials), len(bpy.data.images)) == (0, 0)
+    assert active() is None
+    bpy.ops.ed.redo()
+    assert active().name == "Clay 1"
+
+
 def test_an_unsaved_file_keeps_its_textures_inside(connected, tmp_path):
     bpy.ops.assetgen.generate()
     name = active().name

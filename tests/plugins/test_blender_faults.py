@@ -1,10 +1,12 @@
 """The Blender add-on when things go wrong, in real Blender: `python plugins/blender/test.py`."""
 
+import errno
 import hashlib
 import threading
 import time
 from concurrent import futures
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -94,7 +96,7 @@ def test_other_machines_need_online_access(addon, checkout):
     assert "no-such-host.invalid" in said
 
 
-@pytest.mark.parametrize("target", ["", "localhost", "http://localhost:50051", "a b:1"])
+@pytest.mark.parametrize("target", ["", "localhost", "http://localhost:50051", "a b:1", "localhost:65536"])
 def test_addresses_that_are_none_are_told(addon, checkout, target):
     point_at(checkout, target)
     bpy.context.preferences.system.use_online_access = True
@@ -167,6 +169,19 @@ def test_a_folder_that_cannot_be_written_is_told(saved, checkout):
     preferences.folder = "//taken"
     assert "taken" in refused(bpy.ops.assetgen.generate)
     assert set(contents(saved)) == {"taken"}
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(saved, monkeypatch):
+    def full(path, data):
+        with path.open("wb") as file:
+            file.write(data[:10])
+        if "Normal" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "No space left" in refused(bpy.ops.assetgen.generate)
+    assert contents(saved) == {}
+    assert len(bpy.data.materials) == 0
 
 
 def test_a_second_job_waits_its_turn(connected):

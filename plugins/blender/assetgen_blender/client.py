@@ -60,7 +60,7 @@ def is_loopback(target: str) -> bool:
 
 def open_channel(target: str) -> grpc.Channel:
     """A connection to ``target``; raises AddonError unless it is host:port."""
-    if not TARGET.fullmatch(target):
+    if not TARGET.fullmatch(target) or int(target.rpartition(":")[2]) > 65535:
         raise AddonError(f"the server {target!r:.80} is no host:port", "set it in the add-on's preferences")
     options = [
         ("grpc.max_receive_message_length", 32 * 2**20),  # a page of models with their previews
