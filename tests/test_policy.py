@@ -344,7 +344,7 @@ def test_input_shape_follows_the_stride():
         "z": (1, 8),
         "class_weights": (1, 2),
         "truncation": (1, 1),
-        "grid": (1, 8, 12, 20),
+        "grid": (1, 10, 12, 20),
         "noise_0": (1, 1, 24, 40),
     }
 

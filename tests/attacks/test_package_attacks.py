@@ -180,10 +180,14 @@ try:
     verify_package(Path(sys.argv[1]))
 except PackageInvalid as error:
     print(error.message)
-if sys.platform != "win32":
+if sys.platform == "linux":
+    # Not ru_maxrss: Linux counts the process that started this one, here pytest with torch, into it.
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak_kb = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    assert peak_kb < 200 << 10, peak_kb
+elif sys.platform == "darwin":
     import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert peak < (200 << 20 if sys.platform == "darwin" else 200 << 10), peak
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 200 << 20
 """
     done = subprocess.run([sys.executable, "-c", code, package], capture_output=True, text=True, check=True, cwd=ROOT)
     assert "more than 1048576 bytes" in done.stdout
