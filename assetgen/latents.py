@@ -19,18 +19,24 @@ def generator(seed: int, index: int) -> np.random.Generator:
 
 
 def lattice_waves(
-    rng: np.random.Generator, max_columns: int, max_half_rows: int, cells: tuple[int, int], base_cells: int
+    rng: np.random.Generator,
+    max_columns: int,
+    max_half_rows: int,
+    cells: tuple[int, int],
+    base_cells: int,
+    min_columns: int = 1,
+    min_half_rows: int = 1,
 ) -> NDArray[np.int64]:
     """Wave numbers of one random lattice of staggered rows, as bricks are laid, that closes on a torus of ``cells``.
 
     A lattice has ``columns`` bricks along a row and twice ``half_rows`` rows: an even number, so that the stagger
-    closes. On the base torus both are drawn from 1 to their maximum; on other tori they are scaled, so that a brick
-    keeps its size, and jittered by up to half of a base unit, so that a larger torus does not repeat the base torus.
+    closes. On the base torus both are drawn from their minimum to their maximum; on other tori they are scaled, so that
+    a brick keeps its size, and jittered by up to half of a base unit, so that a larger torus does not repeat the base.
 
     Returns:
         ``[4, 2]`` wave numbers (rows, columns): rows, columns, and the two waves of the stagger. None is aliased.
     """
-    drawn = rng.integers((1, 1), (max_half_rows + 1, max_columns + 1))
+    drawn = rng.integers((min_half_rows, min_columns), (max_half_rows + 1, max_columns + 1))
     jitter = rng.random(2, dtype=np.float32) - np.float32(0.5)
     scale = np.array(cells, dtype=np.float64) / base_cells
     limit = np.array([(cells[0] - 1) // 4, (cells[1] - 1) // 2])
@@ -46,6 +52,8 @@ def draw_lattices(
     max_half_rows: int,
     cells: tuple[int, int],
     base_cells: int,
+    min_columns: int = 1,
+    min_half_rows: int = 1,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Wave numbers ``[lattices, 4, 2]`` and shifts ``[lattices, 2]`` (rows, columns; 0 to 1) of random lattices.
 
@@ -55,7 +63,8 @@ def draw_lattices(
     shifts = np.empty((lattices, 2))
     for number in range(lattices):
         turned = number % 2 == 1
-        drawn = lattice_waves(rng, max_columns, max_half_rows, cells[::-1] if turned else cells, base_cells)
+        torus = cells[::-1] if turned else cells
+        drawn = lattice_waves(rng, max_columns, max_half_rows, torus, base_cells, min_columns, min_half_rows)
         vectors[number] = drawn[:, ::-1] if turned else drawn
         shifts[number] = rng.random(2)
     return vectors, shifts
@@ -70,6 +79,8 @@ def toroidal_grid(
     max_half_rows: int,
     cells: tuple[int, int],
     base_cells: int,
+    min_columns: int = 1,
+    min_half_rows: int = 1,
 ) -> FloatArray:
     """Spatial input of a tileable generator: noise and the waves of random lattices, all of which close on the torus.
 
@@ -91,6 +102,8 @@ def toroidal_grid(
         max_half_rows=max_half_rows,
         cells=cells,
         base_cells=base_cells,
+        min_columns=min_columns,
+        min_half_rows=min_half_rows,
     )
     waves = []
     for vectors, shift in zip(all_vectors, shifts, strict=True):

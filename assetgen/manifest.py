@@ -72,6 +72,7 @@ class GridSpec:
         noise_channels: channels of independent noise.
         lattices: lattices of waves, eight channels each.
         max_columns, max_half_rows: finest lattice on the base torus.
+        min_columns, min_half_rows: coarsest one.
         base_px: edge of the base torus in output pixels.
     """
 
@@ -80,6 +81,8 @@ class GridSpec:
     max_columns: int
     max_half_rows: int
     base_px: int
+    min_columns: int = 1
+    min_half_rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -241,8 +244,10 @@ def _check_tensors(m: Manifest) -> None:
     _rule(0 <= m.grid.noise_channels <= MAX_CHANNELS, "grid.noise_channels", m.grid.noise_channels, "0 or more")
     _rule(m.grid.lattices >= 0, "grid.lattices", m.grid.lattices, "0 or more")
     _rule(grid_channels <= MAX_CHANNELS, "grid.lattices", grid_channels, f"at most {MAX_CHANNELS} channels")
-    for name in ("max_columns", "max_half_rows"):
-        _rule(1 <= getattr(m.grid, name) <= 1024, f"grid.{name}", getattr(m.grid, name), "1 to 1024")
+    for name in ("columns", "half_rows"):
+        low, high = getattr(m.grid, f"min_{name}"), getattr(m.grid, f"max_{name}")
+        _rule(1 <= high <= 1024, f"grid.max_{name}", high, "1 to 1024")
+        _rule(1 <= low <= high, f"grid.min_{name}", low, f"1 to {high}")
     _rule(0 < m.grid.base_px <= MAX_EDGE_PX, "grid.base_px", m.grid.base_px, f"1 to {MAX_EDGE_PX}")
     channels = {
         "latent": m.latent_dimension,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def package_from_runs(
     license: str,
     license_file: Path,
     notes: str = "",
+    coarsest: tuple[int, int] = (1, 1),
     notify: Notify = lambda _line: None,
 ) -> str:
     """Write the package ``output``; returns its digest.
@@ -65,6 +67,7 @@ def package_from_runs(
 
     Args:
         license: SPDX expression of the weights' licence; ``license_file`` holds its text.
+        coarsest: columns and half rows of the coarsest lattice that is served, within those trained on.
         notes: what a person has to say of the model; becomes part of the card.
         notify: called with a line for every step.
 
@@ -80,6 +83,7 @@ def package_from_runs(
         notify("PyTorch to ONNX")
         onnx_from_module(graph, partial / GRAPH_NAME)
         manifest = _manifest(runs, graph, id=id, version=version, display_name=display_name, license=license)
+        manifest = _with_coarsest(manifest, coarsest)
         policy.check_graph(partial / GRAPH_NAME, manifest)
         shutil.copyfile(license_file, partial / "LICENSE")
         write_manifest(partial, manifest)
@@ -173,6 +177,17 @@ def _manifest(runs: Runs, graph: MaterialGraph, *, id: str, version: str, displa
     )
 
 
+def _with_coarsest(manifest: Manifest, coarsest: tuple[int, int]) -> Manifest:
+    columns, half_rows = coarsest
+    grid = manifest.grid
+    if not (1 <= columns <= grid.max_columns and 1 <= half_rows <= grid.max_half_rows):
+        raise ConfigInvalid(
+            f"coarsest lattice {columns} x {half_rows} is not allowed",
+            hint=f"use 1 1 to {grid.max_columns} {grid.max_half_rows}, which the model was trained on",
+        )
+    return replace(manifest, grid=replace(grid, min_columns=columns, min_half_rows=half_rows))
+
+
 def _parameters(classes: tuple[str, ...]) -> tuple[ParameterSpec, ...]:
     return (
         ParameterSpec(
@@ -241,8 +256,6 @@ def _largest(differences: Mapping[str, float]) -> float:
 
 
 def _with_provenance(manifest: Manifest, provenance: Mapping[str, Any]) -> Manifest:
-    from dataclasses import replace
-
     return replace(manifest, provenance=provenance)
 
 

@@ -144,3 +144,10 @@ def test_noise_maps_are_noise() -> None:
     assert float(np.abs(noise).max()) < 3.5
     for axis in (1, 2):
         assert abs(float((noise * np.roll(noise, 1, axis)).mean())) < 0.02
+
+
+def test_the_coarsest_lattice_can_be_chosen() -> None:
+    for seed in range(50):
+        waves = latents.lattice_waves(latents.generator(seed, 0), 6, 3, (16, 16), 16, min_columns=4, min_half_rows=2)
+        assert 4 <= waves[1, 1] <= 6
+        assert 4 <= waves[0, 0] <= 6

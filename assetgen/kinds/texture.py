@@ -158,6 +158,8 @@ def prepare(manifest: Manifest, plan: Plan, index: int) -> dict[str, FloatArray]
                     lattices=manifest.grid.lattices,
                     max_columns=manifest.grid.max_columns,
                     max_half_rows=manifest.grid.max_half_rows,
+                    min_columns=manifest.grid.min_columns,
+                    min_half_rows=manifest.grid.min_half_rows,
                     cells=cells,
                     base_cells=manifest.grid.base_px // spec.stride_px,
                 )
