@@ -1,0 +1,40 @@
+"""The networks in checkpoints/ fit the recipes that ship beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from assetgen.models.detail import DetailConfig, DetailNetwork
+from assetgen.models.texture import TextureGenerator
+from assetgen.training import checkpoint
+from assetgen.training.cli import RECIPES
+from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_toml
+from assetgen.training.texture import texture_config
+
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+
+
+def texture_generator() -> nn.Module:
+    recipe = recipe_from_toml(TextureRecipe, RECIPES / "starter.toml")
+    return TextureGenerator(texture_config(recipe, len(recipe.classes)))
+
+
+def detail_network() -> nn.Module:
+    recipe = recipe_from_toml(DetailRecipe, RECIPES / "starter-detail.toml")
+    one, two, four = recipe.widths
+    metal = tuple(name in recipe.metal_classes for name in recipe.classes)
+    return DetailNetwork(DetailConfig(len(recipe.classes), (one, two, four), recipe.blocks), metal)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "make"),
+    [("starter-texture", "generator", texture_generator), ("starter-detail", "network", detail_network)],
+)
+def test_every_tensor_fits(folder, name, make):
+    saved = checkpoint.load(CHECKPOINTS / folder / "checkpoint")
+    network = make()
+    checkpoint.restore_module(network, saved, name)
+    assert saved.facts["licenses"] == {"CC0-1.0": saved.facts["items"]}
