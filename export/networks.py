@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assetgen.errors import CheckpointInvalid
-from assetgen.models.detail import DetailConfig, DetailNetwork
 from assetgen.models.texture import TextureGenerator
 from assetgen.training import checkpoint
 from assetgen.training.checkpoint import Checkpoint
+from assetgen.training.detail import detail_network
 from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_values
 from assetgen.training.texture import texture_config
 from export.graph import MaterialGraph
@@ -58,9 +58,6 @@ def graph_from_runs(runs: Runs) -> MaterialGraph:
     """The averaged networks of both runs, joined."""
     texture = TextureGenerator(texture_config(runs.texture_recipe, len(runs.classes)))
     checkpoint.restore_module(texture, runs.texture, "average")
-    recipe = runs.detail_recipe
-    one, two, four = recipe.widths
-    metal = tuple(name in recipe.metal_classes for name in runs.classes)
-    detail = DetailNetwork(DetailConfig(len(runs.classes), (one, two, four), recipe.blocks), metal)
+    detail = detail_network(runs.detail_recipe, runs.classes)
     checkpoint.restore_module(detail, runs.detail, "average")
     return MaterialGraph(texture, detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,7 +26,7 @@ from assetgen.manifest import (
     ParameterSpec,
     SizeSpec,
 )
-from assetgen.package import VerifiedPackage, verify_package, write_manifest
+from assetgen.package import verify_package, write_manifest
 from assetgen.runtime import Session, open_session, self_check
 from assetgen.types import Encoding, MapKind, OutputSpec, Request
 from export.card import model_card
@@ -284,8 +285,6 @@ def _write_preview(path: Path, session: Session, manifest: Manifest, edge_px: in
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    import json
-
     return json.dumps(value, indent=None, sort_keys=True)
 
 
@@ -301,6 +300,3 @@ def _replace_folder(partial: Path, output: Path) -> None:
             old.replace(output)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-__all__ = ["VerifiedPackage", "package_from_runs"]

@@ -51,6 +51,13 @@ class Batch:
     masks: dict[str, Tensor]
 
 
+def detail_network(recipe: DetailRecipe, classes: Sequence[str]) -> DetailNetwork:
+    """The network that a recipe asks for, untrained."""
+    one, two, four = recipe.widths
+    metal = tuple(name in recipe.metal_classes for name in classes)
+    return DetailNetwork(DetailConfig(len(classes), (one, two, four), recipe.blocks), metal)
+
+
 class DetailTask:
     """A detail network, its average and its discriminator in training; the same for the same recipe."""
 
@@ -71,9 +78,7 @@ class DetailTask:
         self.validation = list(validation)
         self.facts = facts
         self.device = device
-        one, two, four = recipe.widths
-        metal = tuple(name in recipe.metal_classes for name in classes)
-        self.network = DetailNetwork(DetailConfig(len(classes), (one, two, four), recipe.blocks), metal)
+        self.network = detail_network(recipe, classes)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.discriminator = Discriminator(
             DiscriminatorConfig(classes=1, edge_px=recipe.score_px, widths=recipe.discriminator_widths)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from assetgen.models.detail import DetailConfig, DetailNetwork
 from assetgen.models.texture import TextureGenerator
 from assetgen.training import checkpoint
 from assetgen.training.cli import RECIPES
+from assetgen.training.detail import detail_network
 from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_toml
 from assetgen.training.texture import texture_config
 
@@ -22,16 +22,14 @@ def texture_generator() -> nn.Module:
     return TextureGenerator(texture_config(recipe, len(recipe.classes)))
 
 
-def detail_network() -> nn.Module:
+def starter_detail() -> nn.Module:
     recipe = recipe_from_toml(DetailRecipe, RECIPES / "starter-detail.toml")
-    one, two, four = recipe.widths
-    metal = tuple(name in recipe.metal_classes for name in recipe.classes)
-    return DetailNetwork(DetailConfig(len(recipe.classes), (one, two, four), recipe.blocks), metal)
+    return detail_network(recipe, recipe.classes)
 
 
 @pytest.mark.parametrize(
     ("folder", "name", "make"),
-    [("starter-texture", "generator", texture_generator), ("starter-detail", "network", detail_network)],
+    [("starter-texture", "generator", texture_generator), ("starter-detail", "network", starter_detail)],
 )
 def test_every_tensor_fits(folder, name, make):
     saved = checkpoint.load(CHECKPOINTS / folder / "checkpoint")
