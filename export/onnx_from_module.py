@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
+import onnx
 import torch
 
 from export.graph import OUTPUTS, MaterialGraph
@@ -22,8 +24,6 @@ def input_names(graph: MaterialGraph) -> list[str]:
 
 def onnx_from_module(graph: MaterialGraph, path: Path) -> None:
     """Write ``graph`` to ``path``; height and width count grid cells."""
-    import onnx
-
     n = torch.export.Dim("n", min=1, max=64)
     h, w = (torch.export.Dim(name, min=2, max=512) for name in "hw")
     noises = tuple({0: n, 2: 2**i * h if i else h, 3: 2**i * w if i else w} for i in range(len(graph.noise_strides)))
@@ -43,5 +43,15 @@ def onnx_from_module(graph: MaterialGraph, path: Path) -> None:
     if program is None:
         raise RuntimeError("the exporter returned nothing")
     model = program.model_proto
+    _forget_sources(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+
+
+def _forget_sources(model: onnx.ModelProto) -> None:
+    """Drop the traces of source files that the exporter attaches: they name folders of this machine."""
+    graph = model.graph
+    entries: list[Any] = [model, graph, *graph.node, *graph.initializer]
+    for entry in [*entries, *graph.value_info, *graph.input, *graph.output]:
+        entry.doc_string = ""
+        del entry.metadata_props[:]

@@ -143,3 +143,9 @@ def _pixels(file: Artifact) -> NDArray[np.unsignedinteger]:
         return np.frombuffer(file.data, dtype="<u2").reshape(file.height_px, file.width_px, 1)
     dtype, channels = DTYPES[file.pixel_format]
     return np.frombuffer(file.data, dtype=dtype).reshape(file.height_px, file.width_px, channels)
+
+
+def test_the_graph_names_no_file_of_the_machine_that_made_it(package: VerifiedPackage) -> None:
+    data = (package.folder / package.manifest.graph).read_bytes()
+    assert b".py" not in data
+    assert b"stack_trace" not in data
