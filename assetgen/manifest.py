@@ -31,7 +31,10 @@ TENSOR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.+-]{0,62}[A-Za-z0-9])?")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 
-InputRole: TypeAlias = Literal["latent", "class_weights", "truncation", "grid", "noise"]
+InputRole: TypeAlias = Literal["latent", "class_weights", "truncation", "grid", "layout", "noise"]
+SPATIAL_ROLES = frozenset({"grid", "layout", "noise"})
+PATTERNS = ("plain", "stacked", "running", "scattered", "cells")
+LAYOUT_CHANNELS = 8
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,10 @@ class InputSpec:
 
     Attributes:
         role: what the host feeds: ``latent`` z [n, dimension]; ``class_weights`` [n, classes] adding up to 1;
-            ``truncation`` [n, 1]; ``grid`` the toroidal input [n, channels, h, w]; ``noise`` [n, 1, h, w].
+            ``truncation`` [n, 1]; ``grid`` noise [n, channels, h, w]; ``layout`` [n, 8, h, w], one resolution of a
+            ``layouts.pyramid``; ``noise`` [n, 1, h, w].
         shape: numbers, or names for free dimensions (``n``, ``h``, ``w``).
-        stride_px: for grid and noise, output pixels per cell; 0 otherwise.
+        stride_px: for grid, layout and noise, output pixels per cell; 0 otherwise.
     """
 
     name: str
@@ -65,24 +69,22 @@ class OutputMap:
 
 
 @dataclass(frozen=True)
-class GridSpec:
-    """How the host makes the toroidal grid input; see ``latents.toroidal_grid``.
+class LayoutSpec:
+    """Which layouts suit a class; see ``layouts.draw_layout``.
 
     Attributes:
-        noise_channels: channels of independent noise.
-        lattices: lattices of waves, eight channels each.
-        max_columns, max_half_rows: finest lattice on the base torus.
-        min_columns, min_half_rows: coarsest one.
-        base_px: edge of the base torus in output pixels.
+        shares: how often each of ``PATTERNS`` comes up.
+        pitch: smallest and largest height of a row, in texels of the finest layout input.
+        aspect: smallest and largest width of a cell by its height.
+        jitter: smallest and largest straying of the joints, as a share of a cell.
+        turned: share of layouts whose rows run down.
     """
 
-    noise_channels: int
-    lattices: int
-    max_columns: int
-    max_half_rows: int
-    base_px: int
-    min_columns: int = 1
-    min_half_rows: int = 1
+    shares: tuple[float, float, float, float, float] = (4.0, 1.0, 1.0, 1.0, 1.0)
+    pitch: tuple[float, float] = (4.0, 32.0)
+    aspect: tuple[float, float] = (1.0, 3.0)
+    jitter: tuple[float, float] = (0.0, 0.4)
+    turned: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,14 @@ class ClassSpec:
         relief_px: height range of a typical material of the class as a share of a 512 px tile's edge, times 512: the
             strength with which normals and occlusion are derived from height.
         metal: whether metallic is meaningful; where it is not, it is 0 by construction.
+        layout: patterns of cells that suit the class.
     """
 
     name: str
     label: str
     relief_px: float = 8.0
     metal: bool = False
+    layout: LayoutSpec = LayoutSpec()
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,6 @@ class Manifest:
     graph: str
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputMap, ...]
-    grid: GridSpec
     latent_dimension: int
     classes: tuple[ClassSpec, ...]
     parameters: tuple[ParameterSpec, ...]
@@ -217,6 +220,7 @@ def check_manifest(m: Manifest) -> None:
     for c in m.classes:
         _rule(SNAKE_NAME.fullmatch(c.name) is not None, "classes.name", c.name, "a lower_snake_case name")
         _rule(0 < c.relief_px <= 512, f"classes[{c.name}].relief_px", c.relief_px, "above 0, at most 512")
+        check_layout(c.layout, f"classes[{c.name}].layout")
     _unique((p.name for p in m.parameters), "parameters")
     for p in m.parameters:
         _check_parameter(p)
@@ -240,36 +244,29 @@ def _check_size(size: SizeSpec) -> None:
 
 def _check_tensors(m: Manifest) -> None:
     _rule(0 < m.latent_dimension <= MAX_CHANNELS, "latent_dimension", m.latent_dimension, f"1 to {MAX_CHANNELS}")
-    grid_channels = m.grid.noise_channels + 8 * m.grid.lattices
-    _rule(0 <= m.grid.noise_channels <= MAX_CHANNELS, "grid.noise_channels", m.grid.noise_channels, "0 or more")
-    _rule(m.grid.lattices >= 0, "grid.lattices", m.grid.lattices, "0 or more")
-    _rule(grid_channels <= MAX_CHANNELS, "grid.lattices", grid_channels, f"at most {MAX_CHANNELS} channels")
-    for name in ("columns", "half_rows"):
-        low, high = getattr(m.grid, f"min_{name}"), getattr(m.grid, f"max_{name}")
-        _rule(1 <= high <= 1024, f"grid.max_{name}", high, "1 to 1024")
-        _rule(1 <= low <= high, f"grid.min_{name}", low, f"1 to {high}")
-    _rule(0 < m.grid.base_px <= MAX_EDGE_PX, "grid.base_px", m.grid.base_px, f"1 to {MAX_EDGE_PX}")
     channels = {
         "latent": m.latent_dimension,
         "class_weights": len(m.classes),
         "truncation": 1,
-        "grid": grid_channels,
+        "layout": LAYOUT_CHANNELS,
         "noise": 1,
     }
     _unique([i.name for i in m.inputs] + [o.name for o in m.outputs], "inputs and outputs")
     for i in m.inputs:
         where = f"inputs[{i.name}]"
         _rule(TENSOR_NAME.fullmatch(i.name) is not None, "inputs.name", i.name, "letters, digits, '_' and '.'")
-        spatial = i.role in ("grid", "noise")
-        fits = len(i.shape) == (4 if spatial else 2) and i.shape[1] == channels[i.role]
+        spatial = i.role in SPATIAL_ROLES
+        wanted_channels = channels.get(i.role, i.shape[1] if len(i.shape) > 1 else 0)
+        fits = len(i.shape) == (4 if spatial else 2) and i.shape[1] == wanted_channels
+        fits = fits and isinstance(i.shape[1], int) and 0 < i.shape[1] <= MAX_CHANNELS
         fits = fits and all(isinstance(d, str) and SNAKE_NAME.fullmatch(d) for d in (i.shape[0], *i.shape[2:]))
-        wanted = f"[n, {channels[i.role]}{', h, w' if spatial else ''}] with names for n, h, w"
+        wanted = f"[n, {wanted_channels}{', h, w' if spatial else ''}] with names for n, h, w"
         _rule(fits, f"{where}.shape", i.shape, wanted)
         closed = i.stride_px > 0 and m.size.stride_px % i.stride_px == 0 if spatial else i.stride_px == 0
-        _rule(closed, f"{where}.stride_px", i.stride_px, "a divisor of size.stride_px for grid and noise, else 0")
+        _rule(closed, f"{where}.stride_px", i.stride_px, "a divisor of size.stride_px if it is spatial, else 0")
     for role in ("latent", "class_weights", "truncation", "grid"):
         count = sum(i.role == role for i in m.inputs)
-        _rule(count <= 1, "inputs", f"{count} of role {role}", "at most one of each role but noise")
+        _rule(count <= 1, "inputs", f"{count} of role {role}", "at most one of each role but layout and noise")
     _rule(bool(m.outputs), "outputs", m.outputs, "at least one")
     _unique((o.map_kind for o in m.outputs), "outputs.map_kind")
     for o in m.outputs:
@@ -279,6 +276,17 @@ def _check_tensors(m: Manifest) -> None:
     for precision, limits in m.tolerance.items():
         for name, limit in limits.items():
             _rule(limit >= 0, f"tolerance[{precision}][{name}]", limit, "0 or more")
+
+
+def check_layout(layout: LayoutSpec, where: str) -> None:
+    """Raise ValueError, naming field and rule, unless layouts can be drawn from ``layout``."""
+    shares = layout.shares
+    _rule(min(shares) >= 0 and 0 < sum(shares) < math.inf, f"{where}.shares", shares, "0 or more, not all of them 0")
+    for name, lowest, highest in (("pitch", 2.0, 1024.0), ("aspect", 0.1, 64.0), ("jitter", 0.0, 0.45)):
+        low, high = getattr(layout, name)
+        fits = lowest <= low <= high <= highest
+        _rule(fits, f"{where}.{name}", (low, high), f"two rising numbers from {lowest:g} to {highest:g}")
+    _rule(0 <= layout.turned <= 1, f"{where}.turned", layout.turned, "0 to 1")
 
 
 def _check_parameter(p: ParameterSpec) -> None:

@@ -22,14 +22,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--license", default="Apache-2.0", metavar="SPDX", help="licence of the weights (Apache-2.0)")
     parser.add_argument("--license-file", type=Path, help="its text; needed for any other licence")
     parser.add_argument("--notes", type=Path, help="Markdown for the model card: what the model does well and badly")
-    parser.add_argument(
-        "--coarsest",
-        type=int,
-        nargs=2,
-        default=(1, 1),
-        metavar=("COLUMNS", "HALF_ROWS"),
-        help="coarsest pattern lattice to serve (1 1): young models draw coarse ones badly",
-    )
     arguments = parser.parse_args(argv)
     license_file = arguments.license_file or LICENSES.get(arguments.license)
     if license_file is None or not license_file.is_file():
@@ -53,7 +45,6 @@ def main(argv: list[str]) -> int:
         license=arguments.license,
         license_file=license_file,
         notes=notes,
-        coarsest=tuple(arguments.coarsest),
         notify=lambda line: print(line, flush=True),  # noqa: T201
     )
     return 0

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from assetgen.manifest import InputRole, InputSpec
 from assetgen.models.detail import SCALE, DetailNetwork
 from assetgen.models.texture import TextureGenerator
 
@@ -17,7 +18,7 @@ class MaterialGraph(nn.Module):
     """From latents and toroidal noise to the maps of a material.
 
     Inputs: z ``[n, latent]``, class_weights ``[n, classes]`` adding up to 1, truncation ``[n, 1]``, grid
-    ``[n, g, h, w]``, noise_i ``[n, 1, h 2^i, w 2^i]``. Outputs in the order of ``OUTPUTS``,
+    ``[n, g, h, w]``, layout_i and noise_i ``[n, c, h 2^i, w 2^i]``. Outputs in the order of ``OUTPUTS``,
     ``[n, c, h stride, w stride]`` in [0, 1]; base colour sRGB-coded.
     """
 
@@ -32,9 +33,23 @@ class MaterialGraph(nn.Module):
         return self.texture.config.stride * SCALE
 
     @property
-    def noise_strides(self) -> tuple[int, ...]:
-        """Output pixels per cell of each noise input."""
-        return tuple(self.stride >> i for i in range(len(self.texture.config.widths) + 2))
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """All inputs in order; those with a stride are spatial."""
+        config = self.texture.config
+        levels = len(config.widths)
+
+        def spatial(name: str, role: InputRole, channels: int, i: int) -> InputSpec:
+            sizes = (f"h{i}", f"w{i}") if i else ("h", "w")
+            return InputSpec(name, role, ("n", channels, *sizes), self.stride >> i)
+
+        return (
+            InputSpec("z", "latent", ("n", config.latent)),
+            InputSpec("class_weights", "class_weights", ("n", config.classes)),
+            InputSpec("truncation", "truncation", ("n", 1)),
+            spatial("grid", "grid", config.grid_channels, 0),
+            *(spatial(f"layout_{i}", "layout", config.layout_channels, i) for i in range(levels)),
+            *(spatial(f"noise_{i}", "noise", 1, i) for i in range(levels + 2)),
+        )
 
     @property
     def halo_px(self) -> int:
@@ -51,13 +66,14 @@ class MaterialGraph(nn.Module):
         return -(-(texture + detail) // self.stride) * self.stride
 
     def forward(
-        self, z: Tensor, class_weights: Tensor, truncation: Tensor, grid: Tensor, *noises: Tensor
+        self, z: Tensor, class_weights: Tensor, truncation: Tensor, grid: Tensor, *layouts_and_noises: Tensor
     ) -> list[Tensor]:
         """Return the maps in the order of ``OUTPUTS``."""
         w = self.texture.mapping.truncated(z, class_weights, truncation)
-        split = len(self.texture.config.widths)
-        picture = self.texture.synthesize(w, grid, list(noises[:split])).clamp(-1, 1)
-        maps = self.detail(picture, class_weights, list(noises[split:]))
+        levels = len(self.texture.config.widths)
+        layouts, noises = list(layouts_and_noises[:levels]), list(layouts_and_noises[levels:])
+        picture = self.texture.synthesize(w, grid, layouts, noises[:levels]).clamp(-1, 1)
+        maps = self.detail(picture, class_weights, noises[levels:])
         return [(maps.base_color * 0.5 + 0.5).clamp(0, 1), maps.height, maps.roughness, maps.metallic]
 
     def baked(self) -> MaterialGraph:
@@ -73,14 +89,15 @@ class MaterialGraph(nn.Module):
         """Random inputs of the right shapes."""
         rng = torch.Generator().manual_seed(seed)
         config = self.texture.config
-        rows, columns = height_px // self.stride, width_px // self.stride
         return (
             torch.randn(n, config.latent, generator=rng),
             torch.eye(config.classes)[torch.randint(config.classes, (n,), generator=rng)],
             torch.full((n, 1), 0.8),
-            torch.randn(n, config.grid_channels, rows, columns, generator=rng),
             *(
-                torch.randn(n, 1, height_px // stride, width_px // stride, generator=rng)
-                for stride in self.noise_strides
+                torch.randn(
+                    n, int(spec.shape[1]), height_px // spec.stride_px, width_px // spec.stride_px, generator=rng
+                )
+                for spec in self.inputs
+                if spec.stride_px
             ),
         )

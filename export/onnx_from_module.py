@@ -17,16 +17,18 @@ OPSET = 20
 TRACED = (2, 64, 96)  # batch, height and width: all different, so that no free size is mistaken for another
 
 
-def input_names(graph: MaterialGraph) -> list[str]:
-    """Names of the graph's inputs, in order."""
-    return ["z", "class_weights", "truncation", "grid", *(f"noise_{i}" for i in range(len(graph.noise_strides)))]
-
-
 def onnx_from_module(graph: MaterialGraph, path: Path) -> None:
     """Write ``graph`` to ``path``; height and width count grid cells."""
     n = torch.export.Dim("n", min=1, max=64)
     h, w = (torch.export.Dim(name, min=2, max=512) for name in "hw")
-    noises = tuple({0: n, 2: 2**i * h if i else h, 3: 2**i * w if i else w} for i in range(len(graph.noise_strides)))
+    free = []
+    for spec in graph.inputs:
+        sizes = {0: n}
+        if spec.stride_px:
+            factor = graph.stride // spec.stride_px
+            # The exporter takes no product with 1 for a free size.
+            sizes |= {2: factor * h if factor > 1 else h, 3: factor * w if factor > 1 else w}
+        free.append(sizes)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -35,9 +37,9 @@ def onnx_from_module(graph: MaterialGraph, path: Path) -> None:
             graph.example(*TRACED),
             dynamo=True,
             opset_version=OPSET,
-            input_names=input_names(graph),
+            input_names=[spec.name for spec in graph.inputs],
             output_names=list(OUTPUTS),
-            dynamic_shapes=({0: n}, {0: n}, {0: n}, {0: n, 2: h, 3: w}, noises),
+            dynamic_shapes=(*free[:4], tuple(free[4:])),
             verbose=False,
         )
     if program is None:

@@ -18,9 +18,9 @@ from assetgen.errors import ConfigInvalid, OutputUnwritable
 from assetgen.golden import GoldenRequest
 from assetgen.kinds import KINDS
 from assetgen.manifest import (
+    PATTERNS,
     ClassSpec,
-    GridSpec,
-    InputSpec,
+    LayoutSpec,
     Manifest,
     OutputMap,
     ParameterSpec,
@@ -32,7 +32,7 @@ from assetgen.types import Encoding, MapKind, OutputSpec, Request
 from export.card import model_card
 from export.graph import OUTPUTS, MaterialGraph
 from export.networks import Runs, graph_from_runs, read_runs
-from export.onnx_from_module import input_names, onnx_from_module
+from export.onnx_from_module import onnx_from_module
 from export.parity import ParityReport, check_parity
 
 GRAPH_NAME = "generator.fp32.onnx"
@@ -59,7 +59,6 @@ def package_from_runs(
     license: str,
     license_file: Path,
     notes: str = "",
-    coarsest: tuple[int, int] = (1, 1),
     notify: Notify = lambda _line: None,
 ) -> str:
     """Write the package ``output``; returns its digest.
@@ -68,7 +67,6 @@ def package_from_runs(
 
     Args:
         license: SPDX expression of the weights' licence; ``license_file`` holds its text.
-        coarsest: columns and half rows of the coarsest lattice that is served, within those trained on.
         notes: what a person has to say of the model; becomes part of the card.
         notify: called with a line for every step.
 
@@ -84,7 +82,6 @@ def package_from_runs(
         notify("PyTorch to ONNX")
         onnx_from_module(graph, partial / GRAPH_NAME)
         manifest = _manifest(runs, graph, id=id, version=version, display_name=display_name, license=license)
-        manifest = _with_coarsest(manifest, coarsest)
         policy.check_graph(partial / GRAPH_NAME, manifest)
         shutil.copyfile(license_file, partial / "LICENSE")
         write_manifest(partial, manifest)
@@ -124,11 +121,6 @@ def package_from_runs(
 def _manifest(runs: Runs, graph: MaterialGraph, *, id: str, version: str, display_name: str, license: str) -> Manifest:
     config = graph.texture.config
     stride = graph.stride
-    names = input_names(graph)
-    noises = tuple(
-        InputSpec(name, "noise", ("n", 1, f"h{i}", f"w{i}"), noise_stride)
-        for i, (name, noise_stride) in enumerate(zip(names[4:], graph.noise_strides, strict=True))
-    )
     relief = runs.detail.facts["relief_px"]
     metal = runs.detail_recipe.metal_classes
     return Manifest(
@@ -140,21 +132,8 @@ def _manifest(runs: Runs, graph: MaterialGraph, *, id: str, version: str, displa
         description=f"Tileable PBR materials of {len(runs.classes)} classes from one forward pass.",
         license=license,
         graph=GRAPH_NAME,
-        inputs=(
-            InputSpec(names[0], "latent", ("n", config.latent)),
-            InputSpec(names[1], "class_weights", ("n", config.classes)),
-            InputSpec(names[2], "truncation", ("n", 1)),
-            InputSpec(names[3], "grid", ("n", config.grid_channels, "h", "w"), stride),
-            *noises,
-        ),
+        inputs=graph.inputs,
         outputs=tuple(OutputMap(name, name, 3 if name == MapKind.BASE_COLOR else 1) for name in OUTPUTS),
-        grid=GridSpec(
-            noise_channels=runs.texture_recipe.grid_noise_channels,
-            lattices=runs.texture_recipe.lattices,
-            max_columns=runs.texture_recipe.lattice_columns,
-            max_half_rows=runs.texture_recipe.lattice_half_rows,
-            base_px=runs.texture_recipe.crop_px * stride // config.stride,
-        ),
         latent_dimension=config.latent,
         classes=tuple(
             ClassSpec(
@@ -162,6 +141,7 @@ def _manifest(runs: Runs, graph: MaterialGraph, *, id: str, version: str, displa
                 name.replace("_", " ").capitalize(),
                 round(float(np.clip(relief[name], *RELIEF_LIMITS_PX)), 2),
                 name in metal,
+                runs.texture_recipe.layouts.get(name, LayoutSpec()),
             )
             for name in runs.classes
         ),
@@ -177,17 +157,6 @@ def _manifest(runs: Runs, graph: MaterialGraph, *, id: str, version: str, displa
         files=(),
         tolerance={"fp32": dict.fromkeys(OUTPUTS, TOLERANCE)},
     )
-
-
-def _with_coarsest(manifest: Manifest, coarsest: tuple[int, int]) -> Manifest:
-    columns, half_rows = coarsest
-    grid = manifest.grid
-    if not (1 <= columns <= grid.max_columns and 1 <= half_rows <= grid.max_half_rows):
-        raise ConfigInvalid(
-            f"coarsest lattice {columns} x {half_rows} is not allowed",
-            hint=f"use 1 1 to {grid.max_columns} {grid.max_half_rows}, which the model was trained on",
-        )
-    return replace(manifest, grid=replace(grid, min_columns=columns, min_half_rows=half_rows))
 
 
 def _parameters(classes: tuple[str, ...]) -> tuple[ParameterSpec, ...]:
@@ -208,8 +177,16 @@ def _parameters(classes: tuple[str, ...]) -> tuple[ParameterSpec, ...]:
             "Material", minimum=0.0, maximum=1.0, default=0.8,
         ),
         ParameterSpec(
+            "pattern", "Pattern", "How cells such as bricks, tiles or boards are laid; auto follows the class.", "choice",
+            "Layout", default="auto", values=("auto", *PATTERNS),
+        ),
+        ParameterSpec(
+            "pattern_scale", "Pattern scale", "Multiplies the size of the cells.", "float", "Layout",
+            minimum=0.25, maximum=4.0, default=1.0,
+        ),
+        ParameterSpec(
             "variation_seed", "Layout seed", "Keeps the style and draws another layout; -1 follows the seed.", "int",
-            "Material", minimum=-1, maximum=2**32 - 1, default=-1,
+            "Layout", minimum=-1, maximum=2**32 - 1, default=-1,
         ),
         ParameterSpec(
             "relief", "Relief", "Multiplies the depth from which normals and occlusion are derived.", "float",
@@ -250,7 +227,8 @@ def _provenance(runs: Runs, report: ParityReport) -> dict[str, Any]:
 
 def _run_facts(facts: Mapping[str, Any], recipe: Mapping[str, Any], pictures: int) -> dict[str, Any]:
     data = {key: facts[key] for key in ("data_sha256", "items", "licenses", "authors")}
-    return {"data": data, "recipe": dict(recipe), "kimg": round(pictures / 1000, 1)}
+    made = {"data": data, "recipe": dict(recipe), "kimg": round(pictures / 1000, 1)}
+    return made | {key: facts[key] for key in ("transferred_from",) if key in facts}
 
 
 def _largest(differences: Mapping[str, float]) -> float:
@@ -262,7 +240,7 @@ def _with_provenance(manifest: Manifest, provenance: Mapping[str, Any]) -> Manif
 
 
 def _run(session: Session, graph: MaterialGraph, inputs: Any) -> list[Any]:
-    outputs = session.run(dict(zip(input_names(graph), inputs, strict=True)))
+    outputs = session.run(dict(zip((spec.name for spec in graph.inputs), inputs, strict=True)))
     return [outputs[name] for name in OUTPUTS]
 
 

@@ -59,13 +59,13 @@ def check_parity(graph: MaterialGraph, run: Runner) -> ParityReport:
 def roll_errors(graph: MaterialGraph, run: Runner, cells: tuple[int, int] = (1, 2)) -> dict[str, float]:
     """Roll the spatial inputs by ``cells`` grid cells and compare with the rolled output, at every size."""
     worst = dict.fromkeys(OUTPUTS, 0.0)
-    strides = (graph.stride, *graph.noise_strides)
+    strides = [spec.stride_px for spec in graph.inputs]
     for seed, (n, height_px, width_px) in enumerate(SIZES):
         inputs = _arrays(graph.example(n, height_px, width_px, seed))
         pixels = tuple(count * graph.stride for count in cells)
-        rolled = inputs[:3] + [
-            np.roll(array, tuple(count // stride for count in pixels), axis=(2, 3))
-            for array, stride in zip(inputs[3:], strides, strict=True)
+        rolled = [
+            np.roll(array, tuple(count // stride for count in pixels), axis=(2, 3)) if stride else array
+            for array, stride in zip(inputs, strides, strict=True)
         ]
         expected = [np.roll(output, pixels, axis=(2, 3)) for output in run(inputs)]
         _widen(worst, expected, run(rolled))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from collections.abc import Callable
 
 import numpy as np
@@ -333,7 +334,7 @@ def test_outputs_of_another_size_than_promised_are_refused():
 def test_a_manifest_of_another_stride_is_refused():
     other = Manifest(**{**vars(MANIFEST), "size": SizeSpec(stride_px=48, min_px=48, max_px=96, default_px=48)})
     check_model(tiny_model().SerializeToString(), other)
-    inputs = (*tiny_inputs()[:4], type(tiny_inputs()[4])("noise_0", "noise", ("n", 1, "h", "w"), stride_px=4))
+    inputs = (*tiny_inputs()[:-1], replace(tiny_inputs()[-1], stride_px=4))
     with pytest.raises(PolicyViolated, match="do not fit each other"):
         check_model(tiny_model().SerializeToString(), Manifest(**{**vars(MANIFEST), "inputs": inputs}))
 
@@ -344,7 +345,9 @@ def test_input_shape_follows_the_stride():
         "z": (1, 8),
         "class_weights": (1, 2),
         "truncation": (1, 1),
-        "grid": (1, 10, 12, 20),
+        "grid": (1, 2, 12, 20),
+        "layout_0": (1, 8, 12, 20),
+        "layout_1": (1, 8, 24, 40),
         "noise_0": (1, 1, 24, 40),
     }
 

@@ -6,7 +6,9 @@ Parameters act by name, and a model declares those it offers:
 - ``truncation``: 0 is the typical material of the class, 1 the full variety.
 - ``relief``: multiplies the relief from which normal and ambient occlusion are derived.
 - ``roughness_shift``: added to roughness, which is then clipped to [0, 1].
-- ``variation_seed``: from 0 up it draws grid and noise, so the layout, from another seed; -1 means the request's own.
+- ``pattern``: how cells such as bricks are laid, instead of a pattern of the class drawn at random.
+- ``pattern_scale``: multiplies the size of the cells.
+- ``variation_seed``: from 0 up it draws layout and noise from another seed; -1 means the request's own.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from assetgen import check as arrays
-from assetgen import latents
+from assetgen import latents, layouts
 from assetgen.errors import FieldInvalid, PackageInvalid
 from assetgen.kinds.plan import (
     MAX_SEED,
@@ -29,7 +32,7 @@ from assetgen.kinds.plan import (
     check_parameters,
     shown,
 )
-from assetgen.manifest import Manifest
+from assetgen.manifest import PATTERNS, LayoutSpec, Manifest
 from assetgen.package import VerifiedPackage
 from assetgen.postprocess import encode, pbr, profiles
 from assetgen.types import (
@@ -43,6 +46,7 @@ from assetgen.types import (
 )
 
 NO_CLASS = "none"
+ANY_PATTERN = "auto"
 _TYPES = {
     "class": "choice",
     "blend_class": "choice",
@@ -50,6 +54,8 @@ _TYPES = {
     "truncation": "float",
     "relief": "float",
     "roughness_shift": "float",
+    "pattern": "choice",
+    "pattern_scale": "float",
     "variation_seed": "int",
 }
 
@@ -60,7 +66,9 @@ class Plan:
 
     Attributes:
         class_weights: one number a class, adding up to 1.
-        layout_seed: seed of grid and noise.
+        layout_seed: seed of layout and noise.
+        layout: the layouts to draw from: those of the class that weighs most.
+        pattern, pattern_scale: see ``layouts.draw_layout``.
         relief_px: height of the relief in pixels. The network makes every size at one texel density: a larger map shows
             more surface, not finer detail, so relief in pixels is the same at every size.
         metal: whether any class in use may be metallic.
@@ -75,6 +83,9 @@ class Plan:
     class_weights: tuple[float, ...]
     truncation: float
     layout_seed: int
+    layout: LayoutSpec
+    pattern: str
+    pattern_scale: float
     relief_px: float
     roughness_shift: float
     metal: bool
@@ -86,7 +97,8 @@ class Plan:
 def check(package: VerifiedPackage) -> None:
     """Raise PackageInvalid if the model declares a parameter that would not act."""
     manifest = package.manifest
-    names = {known.name for known in manifest.classes} | {NO_CLASS}
+    classes = {known.name for known in manifest.classes} | {NO_CLASS}
+    allowed = {"class": classes, "blend_class": classes, "pattern": {ANY_PATTERN, *PATTERNS}}
     for spec in manifest.parameters:
         if _TYPES.get(spec.name) != spec.type:
             raise PackageInvalid(
@@ -94,8 +106,12 @@ def check(package: VerifiedPackage) -> None:
                 f"this version knows {', '.join(f'{name} ({kind})' for name, kind in _TYPES.items())}",
                 hint="install a newer assetgen, or remove the package",
             )
-        if strange := set(spec.values) - names:
-            raise PackageInvalid(f"{package.folder}: parameter {spec.name!r} offers {shown(min(strange))}, no class")
+        if strange := set(spec.values) - allowed.get(spec.name, set()):
+            known = "no class" if spec.name != "pattern" else f"not one of {', '.join(PATTERNS)}"
+            raise PackageInvalid(f"{package.folder}: parameter {spec.name!r} offers {shown(min(strange))}, {known}")
+    resolutions = sorted(spec.stride_px for spec in manifest.inputs if spec.role == "layout")
+    if any(coarse != 2 * fine for fine, coarse in pairwise(resolutions)):
+        raise PackageInvalid(f"{package.folder}: layout inputs at {resolutions} px a cell; each must double the last")
 
 
 def made_maps(manifest: Manifest) -> tuple[MapKind, ...]:
@@ -113,7 +129,7 @@ def resolve(manifest: Manifest, request: Request) -> Plan:
     values: dict[str, Any] = check_parameters(manifest.parameters, request.parameters, manifest.id)
     weights, class_name = _class_weights(manifest, values)
     relief_px = sum(weight * known.relief_px for weight, known in zip(weights, manifest.classes, strict=True))
-    variation_seed = values.get("variation_seed", -1)
+    variation_seed, pattern = values.get("variation_seed", -1), values.get("pattern", ANY_PATTERN)
     if request.output.name:
         _check_name(request.output.name, first_index + count - 1)
     return Plan(
@@ -125,6 +141,9 @@ def resolve(manifest: Manifest, request: Request) -> Plan:
         class_weights=weights,
         truncation=values.get("truncation", 1.0),
         layout_seed=seed if variation_seed < 0 else variation_seed,
+        layout=manifest.classes[weights.index(max(weights))].layout,
+        pattern="" if pattern == ANY_PATTERN else pattern,
+        pattern_scale=values.get("pattern_scale", 1.0),
         relief_px=relief_px * values.get("relief", 1.0),
         roughness_shift=values.get("roughness_shift", 0.0),
         metal=any(weight and known.metal for weight, known in zip(weights, manifest.classes, strict=True)),
@@ -141,7 +160,7 @@ def prepare(manifest: Manifest, plan: Plan, index: int) -> dict[str, FloatArray]
     if plan.layout_seed != plan.seed:
         rng = latents.generator(plan.layout_seed, index)
         latents.latent(rng, manifest.latent_dimension)  # the layout of a seed is the same here as with that seed itself
-    inputs: dict[str, FloatArray] = {}
+    inputs: dict[str, FloatArray] = _lay(manifest, plan, rng)
     for spec in sorted(manifest.inputs, key=lambda spec: spec.role == "noise"):  # stable: the grid is drawn first
         if spec.role == "latent":
             inputs[spec.name] = z[None]
@@ -149,24 +168,22 @@ def prepare(manifest: Manifest, plan: Plan, index: int) -> dict[str, FloatArray]
             inputs[spec.name] = np.array([plan.class_weights], dtype=np.float32)
         elif spec.role == "truncation":
             inputs[spec.name] = np.array([[plan.truncation]], dtype=np.float32)
-        else:
+        elif spec.role in ("grid", "noise"):
             cells = (plan.height_px // spec.stride_px, plan.width_px // spec.stride_px)
-            if spec.role == "grid":
-                grid = latents.toroidal_grid(
-                    rng,
-                    noise_channels=manifest.grid.noise_channels,
-                    lattices=manifest.grid.lattices,
-                    max_columns=manifest.grid.max_columns,
-                    max_half_rows=manifest.grid.max_half_rows,
-                    min_columns=manifest.grid.min_columns,
-                    min_half_rows=manifest.grid.min_half_rows,
-                    cells=cells,
-                    base_cells=manifest.grid.base_px // spec.stride_px,
-                )
-                inputs[spec.name] = grid[None]
-            else:
-                inputs[spec.name] = latents.noise_map(rng, cells)[None]
+            inputs[spec.name] = latents.noise(rng, int(spec.shape[1]), cells)[None]
     return inputs
+
+
+def _lay(manifest: Manifest, plan: Plan, rng: np.random.Generator) -> dict[str, FloatArray]:
+    """The layout inputs by name: one layout at the resolutions that the model asks for."""
+    specs = sorted((spec for spec in manifest.inputs if spec.role == "layout"), key=lambda spec: -spec.stride_px)
+    if not specs:
+        return {}
+    finest_px = specs[-1].stride_px
+    layout = layouts.draw_layout(rng, plan.layout, plan.pattern, plan.pattern_scale)
+    channels = layouts.raster(rng, layout, (plan.height_px // finest_px, plan.width_px // finest_px))
+    levels = layouts.pyramid(channels, len(specs))
+    return {spec.name: level[None] for spec, level in zip(specs, levels, strict=True)}
 
 
 def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, FloatArray]) -> Iterator[Artifact]:

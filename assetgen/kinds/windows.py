@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from assetgen.manifest import Manifest
+from assetgen.manifest import SPATIAL_ROLES, Manifest
 from assetgen.types import FloatArray
 
 Run = Callable[[Mapping[str, FloatArray]], Mapping[str, FloatArray]]
@@ -54,7 +54,7 @@ def run_in_windows(run: Run, manifest: Manifest, inputs: Mapping[str, FloatArray
         Outputs by name, ``[1, c, h, w]``, as one run on the whole would give to rounding.
     """
     size = manifest.size
-    strides = {spec.name: spec.stride_px for spec in manifest.inputs if spec.role in ("grid", "noise")}
+    strides = {spec.name: spec.stride_px for spec in manifest.inputs if spec.role in SPATIAL_ROLES}
     name, stride_px = next(iter(strides.items()))
     height_px, width_px = (cells * stride_px for cells in inputs[name].shape[2:])
     rows, columns = (spans(edge, size.window_px, size.halo_px, size.stride_px) for edge in (height_px, width_px))

@@ -55,8 +55,31 @@ class _WrapPad(torch.autograd.Function):
 
 def upsample(x: Tensor) -> Tensor:
     """Double height and width by bilinear interpolation on the torus."""
-    x = F.interpolate(wrap_pad(x, 1), scale_factor=2.0, mode="bilinear", align_corners=False)
+    if torch.is_grad_enabled() and x.requires_grad:
+        doubled: Tensor = _Upsample.apply(x)  # type: ignore[no-untyped-call]
+        return doubled
+    return _doubled(x)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    x = F.interpolate(_wrapped(x, 1), scale_factor=2.0, mode="bilinear", align_corners=False)
     return x[:, :, 2:-2, 2:-2]
+
+
+class _Upsample(torch.autograd.Function):
+    """Doubling with its gradient as the convolution that it is: autograd's own takes twenty times as long on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _doubled(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        channels = gradient.shape[1]
+        taps = gradient.new_tensor([0.25, 0.75, 0.75, 0.25])
+        weight = (taps[:, None] * taps).expand(channels, 1, 4, 4)
+        return F.conv2d(_wrapped(gradient, 1), weight, stride=2, groups=channels)
 
 
 def activate(x: Tensor) -> Tensor:
@@ -124,7 +147,7 @@ class ModulatedConv(nn.Module):
     StyleGAN2 (Karras et al. 2020) in the scale-the-activations form: algebraically the same, with a constant weight.
 
     Args:
-        demodulate: normalise the output; off for the layers that write colours.
+        demodulate: normalise the output and ``activate`` it; off for the layers that write colours.
         noise: add a learned amount of a noise map.
     """
 
@@ -148,12 +171,15 @@ class ModulatedConv(nn.Module):
         if self.margin:
             x = wrap_pad(x, self.margin)
         x = F.conv2d(x, weight)
-        if self.demodulate:
-            energy = self.energy if self.energy is not None else weight.float().square().sum(dim=(2, 3))
-            x = x * torch.rsqrt(style.float().square() @ energy.t() + 1e-8)[:, :, None, None].to(x.dtype)
+        bias = self.bias.to(x.dtype)[None, :, None, None]
+        if not self.demodulate:
+            return x + bias
+        # The gain of the activation, folded into factors that are small: a pass over the picture less, and one back.
+        energy = self.energy if self.energy is not None else weight.float().square().sum(dim=(2, 3))
+        x = x * (torch.rsqrt(style.float().square() @ energy.t() + 1e-8) * GAIN)[:, :, None, None].to(x.dtype)
         if self.noise_strength is not None and noise is not None:
-            x = x + noise * self.noise_strength[None, :, None, None]
-        return x + self.bias[None, :, None, None]
+            x = torch.addcmul(x, noise.to(x.dtype), (self.noise_strength * GAIN).to(x.dtype)[None, :, None, None])
+        return F.leaky_relu(x + bias * GAIN, LEAK)
 
     def bake(self) -> None:
         """Fold the scale into the weight and keep the energy of each filter, for export."""

@@ -1,8 +1,8 @@
 """The texture generator: class-conditional, style-based, tileable by construction; torch only.
 
-Differs from StyleGAN2 (Karras et al. 2020): no learned constant but a toroidal grid of noise and integer-frequency
-waves (after PSGAN, Bergmann et al. 2017), per-class mean latents, everything wraps, any size. No code of either was
-used.
+Differs from StyleGAN2 (Karras et al. 2020): no learned constant but toroidal noise, a layout of cells to paint at every
+resolution (the pattern-conditioned generator of TileGen, Zhou et al. 2022, had its patterns drawn by hand), per-class
+mean latents, everything wraps, any size. No code of either was used.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from assetgen import check
+from assetgen.manifest import LAYOUT_CHANNELS
 from assetgen.models.layers import Dense, ModulatedConv, activate, upsample
 
 
@@ -23,14 +24,16 @@ class TextureConfig:
     Attributes:
         classes: number of classes.
         latent: dimension of z and of w.
-        grid_channels: channels of the toroidal input.
+        grid_channels: channels of the noise it starts from.
+        layout_channels: channels of the layout at each resolution.
         widths: channels at grid resolution, then after each doubling.
         grid_layers: 3x3 layers at grid resolution; the others have two.
     """
 
     classes: int
     latent: int = 128
-    grid_channels: int = 32
+    grid_channels: int = 16
+    layout_channels: int = LAYOUT_CHANNELS
     widths: tuple[int, ...] = (128, 64, 32)
     grid_layers: int = 4
 
@@ -68,22 +71,24 @@ class Mapping(nn.Module):
 
 
 class TextureGenerator(nn.Module):
-    """Base colour from a style and toroidal noise.
+    """Base colour from a style, a layout of cells and toroidal noise.
 
-    Shapes: z ``[n, latent]``, class_weights ``[n, classes]`` adding up to 1, grid ``[n, grid_channels, h, w]``, noises
-    one ``[n, 1, h 2^i, w 2^i]`` for each resolution i. Output ``[n, 3, h stride, w stride]`` about [-1, 1], sRGB-coded.
+    Shapes: z ``[n, latent]``, class_weights ``[n, classes]`` adding up to 1, grid ``[n, grid_channels, h, w]``,
+    layouts and noises ``[n, layout_channels or 1, h 2^i, w 2^i]``, one for each resolution i. Output ``[n, 3, h stride, w stride]`` about [-1, 1], sRGB-coded.
     """
 
     def __init__(self, config: TextureConfig) -> None:
         super().__init__()
         self.config = config
         self.mapping = Mapping(config)
-        self.enter = ModulatedConv(config.grid_channels, config.widths[0], 1, config.latent)
+        self.enter = ModulatedConv(config.grid_channels + config.layout_channels, config.widths[0], 1, config.latent)
         self.stages = nn.ModuleList()
         self.colors = nn.ModuleList()
         previous = config.widths[0]
         for i, width in enumerate(config.widths):
             layers = config.grid_layers if i == 0 else 2
+            if i:
+                previous += config.layout_channels
             self.stages.append(
                 nn.ModuleList(
                     ModulatedConv(previous if j == 0 else width, width, 3, config.latent, noise=True)
@@ -93,19 +98,22 @@ class TextureGenerator(nn.Module):
             self.colors.append(ModulatedConv(width, 3, 1, config.latent, demodulate=False))
             previous = width
 
-    def forward(self, z: Tensor, class_weights: Tensor, grid: Tensor, noises: list[Tensor]) -> Tensor:
-        return self.synthesize(self.mapping(z, class_weights), grid, noises)
+    def forward(
+        self, z: Tensor, class_weights: Tensor, grid: Tensor, layouts: list[Tensor], noises: list[Tensor]
+    ) -> Tensor:
+        return self.synthesize(self.mapping(z, class_weights), grid, layouts, noises)
 
-    def synthesize(self, w: Tensor, grid: Tensor, noises: list[Tensor]) -> Tensor:
+    def synthesize(self, w: Tensor, grid: Tensor, layouts: list[Tensor], noises: list[Tensor]) -> Tensor:
         """Paint the style ``w`` ``[n, latent]``."""
         check.shape(grid, f"n {self.config.grid_channels} h w", "grid")
-        x = activate(self.enter(grid, w))
+        x = self.enter(torch.cat([grid, layouts[0]], dim=1), w)
         image: Tensor | None = None
         for i, (stage, color) in enumerate(zip(self.stages, self.colors, strict=True)):
             if i:
                 x = upsample(x)
+                x = torch.cat([x, layouts[i].to(x.dtype)], dim=1)
             for layer in stage:  # type: ignore[attr-defined]
-                x = activate(layer(x, w, noises[i]))
+                x = layer(x, w, noises[i])
             painted = color(x, w)
             image = painted if image is None else upsample(image) + painted
         assert image is not None  # noqa: S101 -- widths is never empty

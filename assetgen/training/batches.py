@@ -5,7 +5,6 @@ Nothing here has state, so a resumed run draws exactly what the unbroken one wou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assetgen import latents
+from assetgen import latents, layouts
 from assetgen.datasets.tiles import ByteArray, Item, at_density
+from assetgen.manifest import LayoutSpec
 from assetgen.training.recipe import TextureRecipe
+from assetgen.types import FloatArray
 
 # Streams of the counter-based generator, far above any asset index.
 REAL_STREAM = 1 << 40
@@ -91,6 +92,7 @@ class FakeInputs:
     labels: Tensor
     class_weights: Tensor
     grid: Tensor
+    layouts: list[Tensor]
     noises: list[Tensor]
     rolls: NDArray[np.int64]
 
@@ -99,68 +101,48 @@ def fake_batch(reals: Reals, recipe: TextureRecipe, step: int, stream: int = 0, 
     """Latents, labels from the reals' distribution, toroidal grids and noise for one batch."""
     rng = latents.generator(recipe.seed, FAKE_STREAM + (stream << 36) + step)
     labels = rng.choice(len(reals.classes), size=recipe.batch, p=reals.class_chances)
-    return fake_inputs(rng, labels, len(reals.classes), recipe, recipe.crop_px, device)
+    return fake_inputs(rng, labels, reals.classes, recipe, recipe.crop_px, device)
 
 
 def fake_inputs(
     rng: np.random.Generator,
     labels: NDArray[np.int64],
-    classes: int,
+    classes: Sequence[str],
     recipe: TextureRecipe,
     edge_px: int,
     device: str = "cpu",
 ) -> FakeInputs:
-    """Draw generator inputs for square pictures of ``edge_px``: what a server would feed, made on the device.
+    """Draw generator inputs for square pictures of ``edge_px``: what a server would feed, noise made on the device.
 
-    Only the lattices are drawn on the host; a GPU would wait for the noise of whole batches.
+    Only the layouts are made on the host; a GPU would wait for the noise of whole batches.
     """
     n = len(labels)
-    stride = 2 ** (len(recipe.widths) - 1)
-    cells = edge_px // stride
-    drawn = [
-        latents.draw_lattices(
-            rng,
-            lattices=recipe.lattices,
-            max_columns=recipe.lattice_columns,
-            max_half_rows=recipe.lattice_half_rows,
-            cells=(cells, cells),
-            base_cells=recipe.crop_px // stride,
-        )
-        for _ in range(n)
-    ]
+    levels = len(recipe.widths)
+    cells = edge_px >> (levels - 1)
+    specs = (recipe.layouts.get(classes[label], LayoutSpec()) for label in labels)
+    pyramids = [_layout(rng, spec, edge_px, levels) for spec in specs]
     z = torch.from_numpy(rng.standard_normal((n, recipe.latent), dtype=np.float32)).to(device)
     rolls = rng.integers(edge_px, size=(n, 2))
     noise_rng = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-    noise = torch.randn(n, recipe.grid_noise_channels, cells, cells, generator=noise_rng, device=device)
-    vectors, shifts = (np.stack(part) for part in zip(*drawn, strict=True))
-    waves = lattice_waves(vectors, shifts, cells, device)
     index = torch.from_numpy(labels.astype(np.int64)).to(device)
     return FakeInputs(
         z=z,
         labels=index,
-        class_weights=torch.nn.functional.one_hot(index, classes).float(),
-        grid=torch.cat([noise, waves], dim=1).contiguous(memory_format=torch.channels_last),
-        noises=[
-            torch.randn(n, 1, cells << i, cells << i, generator=noise_rng, device=device)
-            for i in range(len(recipe.widths))
+        class_weights=torch.nn.functional.one_hot(index, len(classes)).float(),
+        grid=_noise(noise_rng, n, recipe.grid_noise_channels, cells, device),
+        layouts=[
+            torch.from_numpy(np.stack(level)).to(device).contiguous(memory_format=torch.channels_last)
+            for level in zip(*pyramids, strict=True)
         ],
+        noises=[_noise(noise_rng, n, 1, cells << i, device) for i in range(levels)],
         rolls=rolls,
     )
 
 
-def lattice_waves(vectors: NDArray[np.int64], shifts: NDArray[np.float64], cells: int, device: str) -> Tensor:
-    """The waves of ``latents.toroidal_grid`` for a batch.
+def _layout(rng: np.random.Generator, spec: LayoutSpec, edge_px: int, levels: int) -> list[FloatArray]:
+    return layouts.pyramid(layouts.raster(rng, layouts.draw_layout(rng, spec), (edge_px, edge_px)), levels)
 
-    Args:
-        vectors, shifts: ``[n, lattices, 4, 2]`` and ``[n, lattices, 2]``, stacked from ``latents.draw_lattices``.
 
-    Returns:
-        ``[n, 8 lattices, cells, cells]``.
-    """
-    places = np.arange(cells) / cells
-    # Angles in double precision on the host: few numbers, and a GPU would be slow at it.
-    angle = 2 * np.pi * vectors[:, :, :, :, None] * (places + shifts[:, :, None, :, None])
-    rows, columns = torch.from_numpy(angle.astype(np.float32)).to(device).unbind(dim=3)
-    total = rows[:, :, :, :, None] + columns[:, :, :, None, :]
-    waves = torch.cat([total.cos(), total.sin()], dim=2) * math.sqrt(2)
-    return waves.flatten(1, 2)
+def _noise(rng: torch.Generator, n: int, channels: int, cells: int, device: str) -> Tensor:
+    noise = torch.randn(n, channels, cells, cells, generator=rng, device=device)
+    return noise.contiguous(memory_format=torch.channels_last)

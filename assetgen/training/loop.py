@@ -132,6 +132,8 @@ def restore(task: Task, saved: checkpoint.Checkpoint) -> Progress:
         checkpoint.restore_module(module, saved, name)
     for name, optimiser in task.optimisers.items():
         checkpoint.restore_optimiser(optimiser, saved, name)
+    if "transferred_from" in saved.facts:  # provenance: of the run, not of the data that the task was made with
+        task.facts = {**task.facts, "transferred_from": saved.facts["transferred_from"]}
     return saved.progress
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from assetgen import strictjson
 from assetgen.errors import ConfigInvalid
+from assetgen.manifest import LayoutSpec, check_layout
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class TextureRecipe:
         trim_px: cut this border off every picture: thumbnails are noisy there.
         crop_px: edge of the crops that the discriminator sees.
         directed_classes: classes with an up and a down; the others are turned by 90 degrees as well.
-        grid_noise_channels, lattices, lattice_columns, lattice_half_rows: the generator's spatial input; see
-            ``latents.toroidal_grid``.
+        grid_noise_channels: channels of noise that the generator starts from.
+        layouts: patterns of cells by class, as tables of ``manifest.LayoutSpec``; a class that is not named gets all.
         batch: pictures a step.
         total_kimg: length of the run in thousands of pictures; schedules are fractions of it.
         learning_rate: of both networks; Adam with betas (0, 0.99).
@@ -49,9 +52,7 @@ class TextureRecipe:
     grid_layers: int = 4
     discriminator_widths: tuple[int, ...] = (64, 96, 128, 192)
     grid_noise_channels: int = 16
-    lattices: int = 2
-    lattice_columns: int = 6
-    lattice_half_rows: int = 3
+    layouts: Mapping[str, LayoutSpec] = field(default_factory=dict)
     batch: int = 32
     total_kimg: float = 300.0
     learning_rate: float = 0.0025
@@ -182,8 +183,24 @@ def recipe_from_values(kind: type[RecipeType], values: Mapping[str, Any]) -> Rec
             raise ConfigInvalid(
                 f"recipe key {name!r} is not known", hint=f"did you mean {close[0]!r}?" if close else "see --dry-run"
             )
-        checked[name] = _typed(name, value, fields[name].default)
+        checked[name] = _layouts(value) if name == "layouts" else _typed(name, value, fields[name].default)
     return kind(**checked)
+
+
+def _layouts(value: Any) -> dict[str, LayoutSpec]:
+    """Tables by class; JSON and back makes lists of tuples, so that a recipe may come from either."""
+    try:
+        made = strictjson.build(_Layouts, {"layouts": json.loads(json.dumps(value, default=asdict))}).layouts
+        for name, layout in made.items():
+            check_layout(layout, f"layouts[{name}]")
+    except (TypeError, ValueError) as error:
+        raise ConfigInvalid(str(error), hint="see the recipes in assetgen/training/recipes") from error
+    return dict(made)
+
+
+@dataclass(frozen=True)
+class _Layouts:
+    layouts: Mapping[str, LayoutSpec]
 
 
 def _widths(widths: tuple[int, ...]) -> bool:

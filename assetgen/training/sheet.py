@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +30,22 @@ def class_means(mapping: Mapping, samples: int = 2048) -> Tensor:
 
 
 def sample(
-    generator: TextureGenerator, recipe: TextureRecipe, label: int, seed: int, edge_px: int, truncation: float = 1.0
+    generator: TextureGenerator,
+    recipe: TextureRecipe,
+    classes: Sequence[str],
+    label: int,
+    seed: int,
+    edge_px: int,
+    truncation: float = 1.0,
 ) -> ByteArray:
     """One picture ``[edge, edge, 3] uint8`` of class ``label``, whatever else is drawn; the class means must be set."""
     device = next(generator.parameters()).device
-    inputs = fake_inputs(latents.generator(seed, label), np.array([label]), generator.config.classes, recipe, edge_px)
+    inputs = fake_inputs(latents.generator(seed, label), np.array([label]), classes, recipe, edge_px)
     with torch.no_grad():
         weights = inputs.class_weights.to(device)
         w = generator.mapping.truncated(inputs.z.to(device), weights, torch.full((1, 1), truncation, device=device))
-        image = generator.synthesize(w, inputs.grid.to(device), [noise.to(device) for noise in inputs.noises])
+        spatial = ([array.to(device) for array in arrays] for arrays in (inputs.layouts, inputs.noises))
+        image = generator.synthesize(w, inputs.grid.to(device), *spatial)
     pixels = ((image[0].float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0)
     return pixels.cpu().numpy()
 
@@ -59,7 +67,7 @@ def write_sheet(
         top = row * (edge_px + 2)
         draw.text((4, top + edge_px // 2), name[:18], fill=(255, 255, 255))
         pictures = [Image.fromarray(pixels).resize((edge_px, edge_px)) for pixels in reals.pictures[row][:2]]
-        pictures += [Image.fromarray(sample(generator, recipe, row, seed, edge_px)) for seed in range(columns)]
+        pictures += [Image.fromarray(sample(generator, recipe, reals.classes, row, seed, edge_px)) for seed in range(columns)]
         for column, picture in enumerate(pictures):
             sheet.paste(picture, (LABEL_PX + column * (edge_px + 2), top))
     temporary = path.with_name(path.name + ".partial")

@@ -35,7 +35,7 @@ def texture_config(recipe: TextureRecipe, classes: int) -> TextureConfig:
     return TextureConfig(
         classes=classes,
         latent=recipe.latent,
-        grid_channels=recipe.grid_noise_channels + 8 * recipe.lattices,
+        grid_channels=recipe.grid_noise_channels,
         widths=recipe.widths,
         grid_layers=recipe.grid_layers,
     )
@@ -134,7 +134,9 @@ class TextureTask:
     def _fakes(self, inputs: FakeInputs) -> Tensor:
         """Pictures in fp32, each rolled at random so that no position is special to the discriminator."""
         with autocast(self.recipe, self.device):
-            pictures: Tensor = self.generator(inputs.z, inputs.class_weights, inputs.grid, inputs.noises)
+            pictures: Tensor = self.generator(
+                inputs.z, inputs.class_weights, inputs.grid, inputs.layouts, inputs.noises
+            )
         rolled = [
             torch.roll(picture, (int(rows), int(columns)), dims=(1, 2))
             for picture, (rows, columns) in zip(pictures.float(), inputs.rolls, strict=True)

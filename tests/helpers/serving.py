@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from assetgen.manifest import ParameterSpec
+from assetgen.manifest import PATTERNS, ParameterSpec
 from assetgen.package import VerifiedPackage, verify_package, write_manifest
 from assetgen.types import Artifact, Event, Finished, Started
 from tests.helpers.tiny_package import CLASSES, tiny_manifest, write_tiny_package
@@ -18,6 +18,8 @@ PARAMETERS = (
     ParameterSpec("truncation", "Variety", "0 is typical.", "float", minimum=0.0, maximum=1.0, default=0.7),
     ParameterSpec("relief", "Relief", "Strength.", "float", minimum=0.0, maximum=4.0, default=1.0),
     ParameterSpec("roughness_shift", "Rough", "Added.", "float", minimum=-1.0, maximum=1.0, default=0.0),
+    ParameterSpec("pattern", "Pattern", "Cells.", "choice", default="auto", values=("auto", *PATTERNS)),
+    ParameterSpec("pattern_scale", "Scale", "Of cells.", "float", minimum=0.25, maximum=4.0, default=1.0),
     ParameterSpec("variation_seed", "Layout", "-1: own.", "int", minimum=-1, maximum=2**32 - 1, default=-1),
 )
 

@@ -15,14 +15,21 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from assetgen.manifest import ClassSpec, GridSpec, InputSpec, Manifest, OutputMap, ParameterSpec, SizeSpec
+from assetgen.manifest import (
+    LAYOUT_CHANNELS,
+    ClassSpec,
+    InputSpec,
+    LayoutSpec,
+    Manifest,
+    OutputMap,
+    ParameterSpec,
+    SizeSpec,
+)
 from assetgen.package import write_manifest
 
 LATENT_DIMENSION = 8
 CLASSES = ("clay", "steel")
-LATTICES = 1
-NOISE_CHANNELS = 2
-GRID_CHANNELS = NOISE_CHANNELS + 8 * LATTICES
+GRID_CHANNELS = 2
 GRID_STRIDE_PX = 16
 NOISE_STRIDE_PX = 8
 OUTPUTS = (("base_color", 3), ("height", 1), ("roughness", 1), ("metallic", 1))
@@ -80,11 +87,13 @@ def tiny_model(weight_seed: int = 0, channels: int = 8) -> onnx.ModelProto:
     style = g.add("Tanh", g.add("MatMul", features, g.weight(LATENT_DIMENSION + len(CLASSES), channels, gain=2.0)))
     style = g.add("Unsqueeze", style, g.constant([2, 3], np.int64))
 
-    x = g.conv("grid", GRID_CHANNELS, channels)
+    start = g.add("Concat", "grid", "layout_0", axis=1)
+    x = g.conv(start, GRID_CHANNELS + LAYOUT_CHANNELS, channels)
     x = g.add("LeakyRelu", g.add("Add", g.add("Mul", x, style), style), alpha=0.2)
     x = g.upsample(x, GRID_STRIDE_PX // NOISE_STRIDE_PX)
     x = g.add("Add", x, g.add("Mul", "noise_0", g.constant(0.2, np.float32)))
-    x = g.add("LeakyRelu", g.conv(x, channels, channels), alpha=0.2)
+    x = g.add("Concat", x, "layout_1", axis=1)
+    x = g.add("LeakyRelu", g.conv(x, channels + LAYOUT_CHANNELS, channels), alpha=0.2)
     x = g.upsample(x, 2)
     x = g.add("LeakyRelu", g.conv(x, channels, channels), alpha=0.2)
     x = g.upsample(x, NOISE_STRIDE_PX // 2)
@@ -110,6 +119,8 @@ def tiny_inputs() -> tuple[InputSpec, ...]:
         InputSpec("class_weights", "class_weights", ("n", len(CLASSES))),
         InputSpec("truncation", "truncation", ("n", 1)),
         InputSpec("grid", "grid", ("n", GRID_CHANNELS, "h", "w"), stride_px=GRID_STRIDE_PX),
+        InputSpec("layout_0", "layout", ("n", LAYOUT_CHANNELS, "h", "w"), stride_px=GRID_STRIDE_PX),
+        InputSpec("layout_1", "layout", ("n", LAYOUT_CHANNELS, "h0", "w0"), stride_px=NOISE_STRIDE_PX),
         InputSpec("noise_0", "noise", ("n", 1, "h0", "w0"), stride_px=NOISE_STRIDE_PX),
     )
 
@@ -127,9 +138,11 @@ def tiny_manifest(id: str = "tiny", max_px: int = 1024) -> Manifest:
         graph="generator.onnx",
         inputs=tiny_inputs(),
         outputs=tuple(OutputMap(name, name, count) for name, count in OUTPUTS),
-        grid=GridSpec(NOISE_CHANNELS, LATTICES, max_columns=2, max_half_rows=1, base_px=4 * GRID_STRIDE_PX),
         latent_dimension=LATENT_DIMENSION,
-        classes=(ClassSpec("clay", "Clay"), ClassSpec("steel", "Steel", relief_px=4.0, metal=True)),
+        classes=(
+            ClassSpec("clay", "Clay", layout=LayoutSpec(pitch=(2.0, 4.0), turned=0.0)),
+            ClassSpec("steel", "Steel", relief_px=4.0, metal=True),
+        ),
         parameters=(
             ParameterSpec("class", "Material", "What to make.", "choice", default="clay", values=CLASSES),
             ParameterSpec("truncation", "Variety", "0 is typical.", "float", minimum=0.0, maximum=1.0, default=0.7),
@@ -171,6 +184,8 @@ def tiny_feeds(seed: int = 0, batch: int = 1, cells: tuple[int, int] = (4, 4)) -
         "class_weights": np.tile(np.float32([0.25, 0.75]), (batch, 1)),
         "truncation": np.full((batch, 1), 0.7, np.float32),
         "grid": rng.standard_normal((batch, GRID_CHANNELS, rows, columns), dtype=np.float32),
+        "layout_0": rng.standard_normal((batch, LAYOUT_CHANNELS, rows, columns), dtype=np.float32),
+        "layout_1": rng.standard_normal((batch, LAYOUT_CHANNELS, rows * factor, columns * factor), dtype=np.float32),
         "noise_0": rng.standard_normal((batch, 1, rows * factor, columns * factor), dtype=np.float32),
     }
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from assetgen.datasets.pack import pack
+from assetgen.manifest import LayoutSpec
 from assetgen.training.recipe import DetailRecipe, TextureRecipe
 
 CLASSES = ("brick", "metal")
@@ -26,9 +27,7 @@ TEXTURE = TextureRecipe(
     grid_layers=2,
     discriminator_widths=(8, 8),
     grid_noise_channels=4,
-    lattices=1,
-    lattice_columns=2,
-    lattice_half_rows=1,
+    layouts={"brick": LayoutSpec(shares=(0, 0, 1, 0, 0), pitch=(4.0, 6.0), turned=0)},
     batch=4,
     r1_interval=2,
     precision="fp32",

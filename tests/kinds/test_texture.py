@@ -61,6 +61,8 @@ BAD = [
     ({"parameters": {"class": "cheese"}}, "parameters[class]"),
     ({"parameters": {"class": 1}}, "parameters[class]"),
     ({"parameters": {"class": b"clay"}}, "parameters[class]"),
+    ({"parameters": {"pattern": "knitted"}}, "parameters[pattern]"),
+    ({"parameters": {"pattern_scale": 0}}, "parameters[pattern_scale]"),
     ({"parameters": {"variation_seed": 1.0}}, "parameters[variation_seed]"),
     ({"parameters": {"variation_seed": -2}}, "parameters[variation_seed]"),
     ({"output": OutputSpec(profile="quake")}, "output.profile"),
@@ -149,6 +151,8 @@ def test_inputs_have_the_shapes_of_the_manifest():
         "class_weights": (1, 2),
         "truncation": (1, 1),
         "grid": (1, GRID_CHANNELS, 2, 6),
+        "layout_0": (1, 8, 2, 6),
+        "layout_1": (1, 8, 4, 12),
         "noise_0": (1, 1, 4, 12),
     }
     assert all(value.dtype == np.float32 for value in inputs.values())
@@ -157,8 +161,9 @@ def test_inputs_have_the_shapes_of_the_manifest():
 def test_the_order_in_which_inputs_are_drawn_is_pinned():
     """Seeds that users keep must go on meaning the same; a change here is a change of every asset."""
     inputs = texture.prepare(MANIFEST, texture.resolve(MANIFEST, request(seed=7)), 2)
-    digest = hashlib.sha256(b"".join(inputs[name].tobytes() for name in ("z", "noise_0"))).hexdigest()
-    assert digest[:16] == "9b5f4ffc0f31e50c"
+    parts = (inputs["z"], np.ascontiguousarray(inputs["layout_1"][:, 4]), inputs["grid"], inputs["noise_0"])
+    digest = hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+    assert digest[:16] == "d37f526b2ad9f63a"
 
 
 def test_variation_keeps_the_style_and_changes_the_layout():
@@ -169,9 +174,39 @@ def test_variation_keeps_the_style_and_changes_the_layout():
     assert np.array_equal(own["z"], other["z"])
     assert not np.array_equal(own["grid"], other["grid"])
     assert not np.array_equal(own["noise_0"], other["noise_0"])
+    assert not np.array_equal(own["layout_1"], other["layout_1"])
     assert all(np.array_equal(own[name], same[name]) for name in own)
     elsewhere = texture.prepare(MANIFEST, texture.resolve(MANIFEST, request(seed=8)), 0)
     assert np.array_equal(other["grid"], elsewhere["grid"])
+
+
+def test_the_layout_follows_class_pattern_and_scale():
+    """The joints of stacked rows of clay (2 to 4 texels a row) are counted at two scales."""
+
+    def rows(**parameters):
+        asked = request(width_px=1024, height_px=1024, parameters={"pattern": "stacked"} | parameters)
+        layout = texture.prepare(MANIFEST, texture.resolve(MANIFEST, asked), 0)["layout_1"][0]
+        falls = np.diff(layout[3], axis=0) < -0.3  # the place in the cell begins again
+        return np.median(falls.sum(axis=0)), np.median((np.diff(layout[2], axis=1) < -0.3).sum(axis=1))
+
+    assert min(rows()) >= 128 / 4 / 3 - 1
+    assert max(rows(pattern_scale=4)) < min(rows()) / 2
+    plain, cells = (
+        texture.prepare(MANIFEST, texture.resolve(MANIFEST, request(parameters={"pattern": name})), 0)
+        for name in ("stacked", "cells")
+    )
+    assert not np.array_equal(plain["layout_1"], cells["layout_1"])
+    assert np.array_equal(plain["z"], cells["z"])
+    half = np.mean([cells["layout_1"][..., i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0)
+    assert np.allclose(cells["layout_0"], half, atol=1e-6)
+
+
+def test_a_blend_is_laid_as_the_class_that_weighs_most():
+    for blend, name in ((0.25, "clay"), (0.75, "steel")):
+        plan = texture.resolve(
+            MANIFEST, request(parameters={"class": "clay", "blend_class": "steel", "blend": blend})
+        )
+        assert plan.layout == next(known.layout for known in MANIFEST.classes if known.name == name)
 
 
 def finished(**changes):
@@ -249,6 +284,16 @@ def test_a_parameter_that_would_not_act_is_refused(tmp_path):
     glow = ParameterSpec("glow", "Glow", "Shine.", "float", maximum=1.0, default=0.0)
     with pytest.raises(PackageInvalid, match="'glow'"):
         texture.check(replace(package, manifest=replace(package.manifest, parameters=(glow,))))
+    knitted = ParameterSpec("pattern", "Pattern", "Cells.", "choice", default="auto", values=("auto", "knitted"))
+    with pytest.raises(PackageInvalid, match="'knitted', not one of plain"):
+        texture.check(replace(package, manifest=replace(package.manifest, parameters=(knitted,))))
     wrong = replace(PARAMETERS[0], values=("clay", "cheese"))
     with pytest.raises(PackageInvalid, match="cheese"):
         texture.check(replace(package, manifest=replace(package.manifest, parameters=(wrong,))))
+
+
+def test_layouts_at_resolutions_that_do_not_double_are_refused(tmp_path):
+    package = write_model(tmp_path)
+    inputs = tuple(replace(spec, stride_px=4) if spec.name == "layout_1" else spec for spec in package.manifest.inputs)
+    with pytest.raises(PackageInvalid, match=r"layout inputs at \[4, 16\] px a cell"):
+        texture.check(replace(package, manifest=replace(package.manifest, inputs=inputs)))

@@ -66,6 +66,16 @@ def test_upsampling_interpolates_across_the_border():
     assert (y[0, 0, 0, 0], y[0, 0, -1, 0], y[0, 0, 0, -1], y[0, 0, -1, -1]) == (9, 3, 3, 1)
 
 
+@pytest.mark.parametrize("size", [(2, 2), (4, 3), (1, 5)])
+def test_the_written_gradient_of_upsampling_is_the_true_one(size):
+    x = random(2, 3, *size, dtype=torch.float64).requires_grad_(True)
+    assert torch.autograd.gradcheck(upsample, (x,))
+    weights = random(2, 3, 2 * size[0], 2 * size[1], seed=1, dtype=torch.float64)
+    (own,) = torch.autograd.grad((upsample(x) * weights).sum(), x)
+    (automatic,) = torch.autograd.grad((layers._doubled(x) * weights).sum(), x)
+    assert torch.allclose(own, automatic, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("margin", [1, 2])
 def test_wrap_padding_is_circular_padding(margin):
     x = random(2, 3, 4, 6)
@@ -90,11 +100,16 @@ def test_a_second_derivative_is_refused_rather_than_wrong():
         gradient.sum().backward()
 
 
+def deactivate(y):
+    """What ``activate`` was given."""
+    return torch.where(y < 0, y / layers.LEAK, y) / layers.GAIN
+
+
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
 def test_demodulation_gives_unit_variance_whatever_the_style(scale):
     conv = ModulatedConv(64, 64, 3, 4)
     with torch.no_grad():
-        y = conv(random(4, 64, 16, 16), scale * random(4, 4, seed=2))
+        y = deactivate(conv(random(4, 64, 16, 16), scale * random(4, 4, seed=2)))
     assert y.var(dim=(1, 2, 3)).numpy() == pytest.approx(1, abs=0.15)
 
 
@@ -107,15 +122,15 @@ def test_scaling_activations_is_modulating_weights():
         expected = (
             functional.conv2d(functional.pad(x, [1] * 4, mode="circular"), weight) + conv.bias[None, :, None, None]
         )
-        assert (conv(x, w) - expected).abs().max() < 1e-5
+        assert (conv(x, w) - layers.activate(expected)).abs().max() < 1e-5
 
 
 def test_noise_reaches_the_output_by_its_strength():
     conv, x, w, noise = ModulatedConv(3, 5, 3, 4, noise=True), random(1, 3, 6, 6), random(1, 4), random(1, 1, 6, 6)
     with torch.no_grad():
-        silent = conv(x, w, noise)
+        silent = deactivate(conv(x, w, noise))
         conv.noise_strength.copy_(torch.arange(5.0))
-        added = conv(x, w, noise) - silent
+        added = deactivate(conv(x, w, noise)) - silent
     assert torch.allclose(added, torch.arange(5.0)[None, :, None, None] * noise, atol=1e-5)
 
 

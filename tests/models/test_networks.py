@@ -40,7 +40,8 @@ def texture_inputs(rows, columns, n=2, seed=0, label=0):
     g = rng(seed)
     weights = torch.eye(CLASSES)[label].expand(n, -1)
     noises = [torch.randn(n, 1, rows << i, columns << i, generator=g) for i in range(3)]
-    return torch.randn(n, 16, generator=g), weights, torch.randn(n, 6, rows, columns, generator=g), noises
+    layouts = [torch.randn(n, 8, rows << i, columns << i, generator=g) for i in range(3)]
+    return torch.randn(n, 16, generator=g), weights, torch.randn(n, 6, rows, columns, generator=g), layouts, noises
 
 
 def detail_inputs(rows, columns, n=2, label=1, seed=0):
@@ -55,10 +56,11 @@ def roll(x, rows, columns):
 
 @pytest.mark.parametrize("size", [(4, 4), (3, 5), (8, 2), (1, 7)])
 def test_rolling_the_texture_inputs_rolls_the_picture(generator, size):
-    z, weights, grid, noises = texture_inputs(*size)
-    picture = generator(z, weights, grid, noises)
+    z, weights, grid, layouts, noises = texture_inputs(*size)
+    picture = generator(z, weights, grid, layouts, noises)
     assert picture.shape == (2, 3, 4 * size[0], 4 * size[1])
-    rolled = generator(z, weights, roll(grid, 1, 2), [roll(noise, 1 << i, 2 << i) for i, noise in enumerate(noises)])
+    spatial = ([roll(array, 1 << i, 2 << i) for i, array in enumerate(arrays)] for arrays in (layouts, noises))
+    rolled = generator(z, weights, roll(grid, 1, 2), *spatial)
     assert (rolled - roll(picture, 4, 8)).abs().max() <= 1e-5
 
 
@@ -75,15 +77,19 @@ def test_rolling_the_detail_inputs_rolls_the_maps(detail, size):
 
 
 def test_class_latent_grid_and_noise_all_matter(generator):
-    z, weights, grid, noises = texture_inputs(4, 4)
-    picture = generator(z, weights, grid, noises)
-    other_z, _, other_grid, other_noises = texture_inputs(4, 4, seed=1)
+    z, weights, grid, layouts, noises = texture_inputs(4, 4)
+    picture = generator(z, weights, grid, layouts, noises)
+    other_z, _, other_grid, other_layouts, other_noises = texture_inputs(4, 4, seed=1)
     changed = {
-        "class": generator(z, torch.eye(CLASSES)[1].expand(2, -1), grid, noises),
-        "latent": generator(other_z, weights, grid, noises),
-        "grid": generator(z, weights, other_grid, noises),
+        "class": generator(z, torch.eye(CLASSES)[1].expand(2, -1), grid, layouts, noises),
+        "latent": generator(other_z, weights, grid, layouts, noises),
+        "grid": generator(z, weights, other_grid, layouts, noises),
         **{
-            f"noise {i}": generator(z, weights, grid, [*noises[:i], other_noises[i], *noises[i + 1 :]])
+            f"noise {i}": generator(z, weights, grid, layouts, [*noises[:i], other_noises[i], *noises[i + 1 :]])
+            for i in range(3)
+        },
+        **{
+            f"layout {i}": generator(z, weights, grid, [*layouts[:i], other_layouts[i], *layouts[i + 1 :]], noises)
             for i in range(3)
         },
     }
@@ -92,14 +98,15 @@ def test_class_latent_grid_and_noise_all_matter(generator):
 
 
 def test_samples_of_a_batch_do_not_touch_each_other(generator):
-    z, weights, grid, noises = texture_inputs(4, 4, n=3)
-    together = generator(z, weights, grid, noises)
-    alone = generator(z[1:2], weights[1:2], grid[1:2], [noise[1:2] for noise in noises])
+    z, weights, grid, layouts, noises = texture_inputs(4, 4, n=3)
+    together = generator(z, weights, grid, layouts, noises)
+    spatial = ([array[1:2] for array in arrays] for arrays in (layouts, noises))
+    alone = generator(z[1:2], weights[1:2], grid[1:2], *spatial)
     assert (together[1:2] - alone).abs().max() < 1e-5
 
 
 def test_truncation_zero_is_the_typical_style_of_the_class(generator):
-    z, weights, _, _ = texture_inputs(4, 4, n=8)
+    z, weights, *_ = texture_inputs(4, 4, n=8)
     mapping = generator.mapping
     none, half, full = (mapping.truncated(z, weights, torch.full((8, 1), value)) for value in (0.0, 0.5, 1.0))
     assert torch.equal(none, mapping.class_means[0].expand(8, -1))
@@ -108,10 +115,10 @@ def test_truncation_zero_is_the_typical_style_of_the_class(generator):
 
 
 def test_truncation_zero_gives_equal_pictures_for_all_latents(generator):
-    z, weights, grid, noises = texture_inputs(4, 4, n=2)
-    same = [torch.stack([x[0], x[0]]) for x in (grid, *noises)]
+    z, weights, grid, layouts, noises = texture_inputs(4, 4, n=2)
+    same_layouts, same_noises = ([torch.stack([x[0], x[0]]) for x in arrays] for arrays in (layouts, noises))
     w = generator.mapping.truncated(z, weights, torch.zeros(2, 1))
-    first, second = generator.synthesize(w, same[0], same[1:])
+    first, second = generator.synthesize(w, torch.stack([grid[0], grid[0]]), same_layouts, same_noises)
     assert torch.equal(first, second)
 
 
@@ -148,9 +155,9 @@ def test_detail_maps_stay_in_range_and_listen_to_the_class(detail):
 
 @pytest.mark.parametrize("wrong", [torch.zeros(2, 5, 4, 4), torch.zeros(2, 6, 4), torch.zeros(6, 4, 4)])
 def test_wrong_grids_are_refused(generator, wrong):
-    z, weights, _, noises = texture_inputs(4, 4)
+    z, weights, _, layouts, noises = texture_inputs(4, 4)
     with pytest.raises(ValueError, match=r"grid: got shape .* expected \[n 6 h w\]"):
-        generator(z, weights, wrong, noises)
+        generator(z, weights, wrong, layouts, noises)
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(2, 1, 4, 4), torch.zeros(3, 4, 4)])

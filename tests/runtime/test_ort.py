@@ -63,8 +63,8 @@ def test_rolling_the_inputs_rolls_the_outputs(package, cells):
     feeds = tiny_feeds(cells=cells)
     rolled = {
         **feeds,
-        "grid": np.roll(feeds["grid"], (1, -1), (2, 3)),
-        "noise_0": np.roll(feeds["noise_0"], (2, -2), (2, 3)),
+        **{name: np.roll(feeds[name], (1, -1), (2, 3)) for name in ("grid", "layout_0")},
+        **{name: np.roll(feeds[name], (2, -2), (2, 3)) for name in ("layout_1", "noise_0")},
     }
     session = open_session(package)
     straight, moved = session.run(feeds), session.run(rolled)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from assetgen import latents
+from assetgen import latents, layouts
+from assetgen.manifest import LayoutSpec
 from assetgen.datasets.tiles import Item
 from assetgen.training import batches
 from assetgen.training.batches import fake_batch, real_batch, reals_from_items
@@ -41,7 +42,8 @@ def same(first, second):
 
 
 def flat(inputs):
-    return [inputs.z, inputs.labels, inputs.class_weights, inputs.grid, *inputs.noises, torch.from_numpy(inputs.rolls)]
+    spatial = [inputs.grid, *inputs.layouts, *inputs.noises]
+    return [inputs.z, inputs.labels, inputs.class_weights, *spatial, torch.from_numpy(inputs.rolls)]
 
 
 def test_batches_are_functions_of_seed_and_step(reals):
@@ -98,18 +100,19 @@ def test_pictures_that_a_crop_does_not_fit_into_are_left_out():
 
 def test_fakes_have_the_shapes_of_the_generator(reals):
     inputs = fake_batch(reals, TEXTURE, 0)
-    assert inputs.grid.shape == (4, 4 + 8, 4, 4)
+    assert inputs.grid.shape == (4, 4, 4, 4)
+    assert [tuple(layout.shape) for layout in inputs.layouts] == [(4, 8, 4, 4), (4, 8, 8, 8), (4, 8, 16, 16)]
     assert [tuple(noise.shape) for noise in inputs.noises] == [(4, 1, 4, 4), (4, 1, 8, 8), (4, 1, 16, 16)]
     assert (inputs.class_weights.sum(dim=1) == 1).all()
     assert (inputs.class_weights.argmax(dim=1) == inputs.labels).all()
     assert ((inputs.rolls >= 0) & (inputs.rolls < EDGE)).all()
 
 
-def test_waves_in_training_are_the_waves_of_serving() -> None:
-    settings = {"lattices": 2, "max_columns": 6, "max_half_rows": 3, "cells": (16, 16), "base_cells": 16}
-    served = [latents.toroidal_grid(latents.generator(3, i), noise_channels=0, **settings) for i in range(3)]
-    drawn = [latents.draw_lattices(latents.generator(3, i), **settings) for i in range(3)]
-    vectors, shifts = (np.stack(part) for part in zip(*drawn, strict=True))
-    trained = batches.lattice_waves(vectors, shifts, 16, "cpu").numpy()
-    # fp32 angles reach some hundred radians before they are folded.
-    np.testing.assert_allclose(trained, np.stack(served), atol=2e-4)
+def test_layouts_in_training_are_those_of_serving(reals):
+    """The first of a batch: drawn from its class's spec, rastered and halved as ``kinds.texture`` does it."""
+    rng, labels = latents.generator(3, 0), np.array([0, 1])
+    made = batches.fake_inputs(latents.generator(3, 0), labels, reals.classes, TEXTURE, 16).layouts
+    for n, spec in enumerate((TEXTURE.layouts["brick"], LayoutSpec())):
+        served = layouts.pyramid(layouts.raster(rng, layouts.draw_layout(rng, spec), (16, 16)), 3)
+        for level, expected in zip(made, served, strict=True):
+            assert np.array_equal(level[n].numpy(), expected)
