@@ -17,8 +17,8 @@ from assetgen import latents
 from assetgen.manifest import LAYOUT_CHANNELS, PATTERNS, LayoutSpec
 from assetgen.types import FloatArray
 
-# What the LAYOUT_CHANNELS hold: closeness to a joint within about 1 and 4 texels; place in the cell across and down, -1 to 1;
-# three normal numbers a cell; streaks along the rows that end with their cell. Without cells only the streaks are left.
+# What the LAYOUT_CHANNELS hold: closeness to a joint within about 1 and 4 texels; place in the cell across and down, -1
+# to 1; three normal numbers a cell; streaks along the rows that end with their cell. Without cells only streaks are left.
 STREAK_TEXELS = 24
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -29,8 +29,8 @@ class Layout:
     """How cells are laid, whatever the size of the torus.
 
     Attributes:
-        pattern: ``plain`` without cells, ``stacked`` rows, ``running`` bond (every other row shifted by half a cell), ``scattered`` (each row
-            shifted at random) or ``cells`` (the places nearest to scattered points).
+        pattern: ``plain`` without cells, ``stacked`` rows, ``running`` bond (every other row shifted by half a cell),
+            ``scattered`` (each row shifted at random) or ``cells`` (the places nearest to scattered points).
         pitch: height of a row in texels; ``aspect``: width of a cell by its height.
         jitter: how far boundaries stray, as a share of a cell.
         turned: rows run down instead of across.

@@ -177,7 +177,7 @@ def _parameters(classes: tuple[str, ...]) -> tuple[ParameterSpec, ...]:
             "Material", minimum=0.0, maximum=1.0, default=0.8,
         ),
         ParameterSpec(
-            "pattern", "Pattern", "How cells such as bricks, tiles or boards are laid; auto follows the class.", "choice",
+            "pattern", "Pattern", "How bricks, tiles or boards are laid; auto follows the class.", "choice",
             "Layout", default="auto", values=("auto", *PATTERNS),
         ),
         ParameterSpec(

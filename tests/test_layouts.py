@@ -17,7 +17,12 @@ from assetgen.manifest import PATTERNS, LayoutSpec
 SEEDS = st.integers(0, 2**32 - 1)
 NEAR, ACROSS, DOWN, FIRST_VALUE, STREAKS = 1, 2, 3, 4, 7
 CELLS = PATTERNS[1:]
-PINNED = { "stacked": "ee2468499930", "running": "34efe700a2e8", "scattered": "4b85a95e903d", "cells": "02db5f20234f",  }
+PINNED = {
+    "stacked": "ee2468499930",
+    "running": "34efe700a2e8",
+    "scattered": "4b85a95e903d",
+    "cells": "02db5f20234f",
+}
 BRICKS = Layout("running", pitch=8.0, aspect=2.0, jitter=0.0, turned=False)
 
 
@@ -176,7 +181,7 @@ def test_asking_for_a_pattern_or_a_scale_changes_nothing_else():
 
 @pytest.mark.parametrize("pattern", CELLS)
 def test_the_cells_of_a_seed_are_pinned(pattern):
-    """Seeds that users keep must go on meaning the same. Pinned are the numbers of the cells, which no rounding moves."""
+    """Seeds that users keep must go on meaning the same. Pinned are the cells' numbers: no rounding moves them."""
     channels = lay(Layout(pattern, 8.0, 2.0, 0.2, turned=False), seed=7)
     digest = hashlib.sha256(channels[FIRST_VALUE].tobytes()).hexdigest()
     assert digest[:12] == PINNED[pattern]

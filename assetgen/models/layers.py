@@ -70,12 +70,12 @@ class _Upsample(torch.autograd.Function):
     """Doubling with its gradient as the convolution that it is: autograd's own takes twenty times as long on a CPU."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
         return _doubled(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
         channels = gradient.shape[1]
         taps = gradient.new_tensor([0.25, 0.75, 0.75, 0.25])
         weight = (taps[:, None] * taps).expand(channels, 1, 4, 4)

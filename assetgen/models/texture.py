@@ -73,8 +73,9 @@ class Mapping(nn.Module):
 class TextureGenerator(nn.Module):
     """Base colour from a style, a layout of cells and toroidal noise.
 
-    Shapes: z ``[n, latent]``, class_weights ``[n, classes]`` adding up to 1, grid ``[n, grid_channels, h, w]``,
-    layouts and noises ``[n, layout_channels or 1, h 2^i, w 2^i]``, one for each resolution i. Output ``[n, 3, h stride, w stride]`` about [-1, 1], sRGB-coded.
+    Shapes: z ``[n, latent]``, class_weights ``[n, classes]`` adding up to 1, grid ``[n, grid_channels, h, w]``, layouts
+    and noises ``[n, layout_channels or 1, h 2^i, w 2^i]``, one for each resolution i. Output
+    ``[n, 3, h stride, w stride]`` about [-1, 1], sRGB-coded.
     """
 
     def __init__(self, config: TextureConfig) -> None:

@@ -67,7 +67,9 @@ def write_sheet(
         top = row * (edge_px + 2)
         draw.text((4, top + edge_px // 2), name[:18], fill=(255, 255, 255))
         pictures = [Image.fromarray(pixels).resize((edge_px, edge_px)) for pixels in reals.pictures[row][:2]]
-        pictures += [Image.fromarray(sample(generator, recipe, reals.classes, row, seed, edge_px)) for seed in range(columns)]
+        pictures += [
+            Image.fromarray(sample(generator, recipe, reals.classes, row, seed, edge_px)) for seed in range(columns)
+        ]
         for column, picture in enumerate(pictures):
             sheet.paste(picture, (LABEL_PX + column * (edge_px + 2), top))
     temporary = path.with_name(path.name + ".partial")

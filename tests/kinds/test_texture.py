@@ -203,9 +203,7 @@ def test_the_layout_follows_class_pattern_and_scale():
 
 def test_a_blend_is_laid_as_the_class_that_weighs_most():
     for blend, name in ((0.25, "clay"), (0.75, "steel")):
-        plan = texture.resolve(
-            MANIFEST, request(parameters={"class": "clay", "blend_class": "steel", "blend": blend})
-        )
+        plan = texture.resolve(MANIFEST, request(parameters={"class": "clay", "blend_class": "steel", "blend": blend}))
         assert plan.layout == next(known.layout for known in MANIFEST.classes if known.name == name)
 
 

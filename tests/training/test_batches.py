@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from assetgen import latents, layouts
-from assetgen.manifest import LayoutSpec
 from assetgen.datasets.tiles import Item
+from assetgen.manifest import LayoutSpec
 from assetgen.training import batches
 from assetgen.training.batches import fake_batch, real_batch, reals_from_items
 from assetgen.types import MapKind
