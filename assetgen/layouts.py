@@ -18,7 +18,7 @@ from assetgen.manifest import LAYOUT_CHANNELS, PATTERNS, LayoutSpec
 from assetgen.types import FloatArray
 
 # What the LAYOUT_CHANNELS hold: closeness to a joint within about 1 and 4 texels; place in the cell across and down, -1
-# to 1; three normal numbers a cell; streaks along the rows that end with their cell. Without cells only streaks are left.
+# to 1; three normal numbers a cell; streaks along the rows that end with their cell. Without cells only streaks remain.
 STREAK_TEXELS = 24
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -136,7 +136,7 @@ def _courses(
     (rows, columns), (height, width) = cells, texels
     breadth = np.float32(width / columns)
     stray = np.float32(2 * jitter)
-    shift = rng.random(2, dtype=np.float32) * np.float32([height, width])
+    shift = rng.random(2, dtype=np.float32) * np.array([height, width], dtype=np.float32)
     edges = (np.arange(rows, dtype=np.float32) + (rng.random(rows, dtype=np.float32) - np.float32(0.5)) * stray) * (
         np.float32(height / rows)
     )
@@ -183,7 +183,7 @@ def _cells(
     (rows, columns), (height, width) = cells, texels
     pitch, breadth = np.float32(height / rows), np.float32(width / columns)
     strays = (rng.random((2, rows, columns), dtype=np.float32) - np.float32(0.5)) * np.float32(2 * jitter)
-    shift = rng.random(2, dtype=np.float32) * np.float32([height, width])
+    shift = rng.random(2, dtype=np.float32) * np.array([height, width], dtype=np.float32)
     x = (np.arange(width, dtype=np.float32) + np.float32(0.5) + shift[1]) / breadth
     every = np.arange(rows)[:, None]
     staggered = x - np.arange(rows, dtype=np.float32)[:, None] % 2 / 2
@@ -197,11 +197,11 @@ def _cells(
     line = np.floor(y).astype(np.int64) + np.array([-1, 0, 1])[:, None]  # [step, y]
     row = line % rows
     inside = (y - line - np.float32(0.5)).astype(np.float32)
-    squared = np.empty((3, 3, height, width), dtype=np.float32)
+    squares = np.empty((3, 3, height, width), dtype=np.float32)
     for step in range(3):
         dy = (inside[step][:, None] - stray_y[:, row[step]]) * pitch
-        np.add(np.square(dy), dx_squared[:, row[step]], out=squared[step])
-    squared = squared.reshape(9, height, width)
+        np.add(np.square(dy), dx_squared[:, row[step]], out=squares[step])
+    squared = squares.reshape(9, height, width)
     winner = squared.argmin(axis=0)
     nearest = np.sqrt(np.take_along_axis(squared, winner[None], axis=0)[0])
     np.put_along_axis(squared, winner[None], np.inf, axis=0)
@@ -223,4 +223,5 @@ def _streaks(rng: np.random.Generator, height: int, width: int) -> Floats:
     length = min(STREAK_TEXELS, width)
     noise = latents.noise(rng, 1, (height, width))[0]
     total = np.cumsum(np.concatenate([noise, noise[:, :length]], axis=1), axis=1)
-    return (total[:, length:] - total[:, :width]) * np.float32(1 / np.sqrt(length))
+    streaks: Floats = (total[:, length:] - total[:, :width]) * np.float32(1 / np.sqrt(length))
+    return streaks

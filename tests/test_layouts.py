@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_running_bond_shifts_every_other_row_by_half_a_brick():
     starts = [np.flatnonzero(np.diff(line, append=line[0]) < -1) % 16 for line in channels[ACROSS][4::8]]
     offsets = [int(start[0]) for start in starts]
     assert all((start == start[0]).all() for start in starts)
-    assert {abs(a - b) for a, b in zip(offsets, offsets[1:], strict=False)} == {8}
+    assert {abs(a - b) for a, b in itertools.pairwise(offsets)} == {8}
     stacked = lay(replace(BRICKS, pattern="stacked"))[ACROSS]
     assert (stacked == stacked[0]).all()
 
