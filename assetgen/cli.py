@@ -116,7 +116,6 @@ def _add_serve(commands: Any) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    import asyncio
     import logging
 
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines beside our errors would say the same less well
@@ -131,8 +130,8 @@ def _serve(options: argparse.Namespace) -> int:
         names = ", ".join(service.packages) or "no models"
         print(f"assetgen {__version__} serving on {address} ({service.device}): {names}", flush=True)
 
-    asyncio.run(serve(service, config, ready))
-    service.worker.close()
+    serve(service, config, ready)
+    service.close()
     return 0
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 from assetgen.describe import ModelInfo
 from assetgen.service import Service
 from assetgen.store import bundled_models_folder, open_store
 from assetgen.types import Event, Request
 from assetgen.worker import Worker
-
-T = TypeVar("T")
 
 
 def open_service(folders: Sequence[Path] = (), device: str = "auto", threads: int | None = None) -> Service:
@@ -45,13 +41,10 @@ class Maker(Protocol):
 
 
 class LocalMaker:
-    """A service in this process for callers without asyncio; a context manager."""
+    """A service in this process; a context manager, usable from several threads."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="assetgen-local", daemon=True)
-        self._thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -69,32 +62,8 @@ class LocalMaker:
 
     def generate(self, request: Request, deadline_s: float | None = None) -> Iterator[Event]:
         """Make what ``request`` asks for; closing the iterator stops the work."""
-        events = self._service.generate(request, deadline_s)
-        step: asyncio.Task[Event | None] | None = None
-
-        async def advance() -> Event | None:
-            nonlocal step
-            step = asyncio.current_task()
-            return await anext(events, None)
-
-        async def stop() -> None:
-            if step is not None and not step.done():  # the caller was interrupted while it waited
-                step.cancel()
-                await asyncio.wait([step])
-            await events.aclose()
-
-        try:
-            while (event := self._wait(advance())) is not None:
-                yield event
-        finally:
-            self._wait(stop())
+        return self._service.generate(request, deadline_s)
 
     def close(self) -> None:
-        """Stop the loop and the worker; what is queued ends first."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._service.worker.close()
-        self._loop.close()
-
-    def _wait(self, step: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(step, self._loop).result()
+        """Stop the service; what is under way ends first."""
+        self._service.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import grpc
@@ -28,6 +29,10 @@ OPTIONS = (
 )
 
 
+SPARE_THREADS = 16
+WAKE_S = 0.5
+
+
 @dataclass(frozen=True)
 class ServerConfig:
     """How to listen.
@@ -45,11 +50,11 @@ class ServerConfig:
     preload: bool = True
 
 
-async def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) -> None:
+def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM, then let calls under way end; a second signal exits at once.
 
     Args:
-        service: the core; its worker stays open.
+        service: the core; it stays open.
         config: where to listen.
         ready: called with the address, such as ``127.0.0.1:50051``, once calls are answered.
 
@@ -58,34 +63,35 @@ async def serve(service: Service, config: ServerConfig, ready: Callable[[str], N
         RuntimeMissing: reflection is wanted but not installed.
     """
     keep_freed_memory()
-    server = grpc.aio.server(options=OPTIONS)
+    # A thread for each call that may be under way, and some to refuse the others and to answer what is quick.
+    pool = ThreadPoolExecutor(service.limits.max_calls + SPARE_THREADS, thread_name_prefix="assetgen-call")
+    server = grpc.server(pool, options=OPTIONS)
     server.add_generic_rpc_handlers(handlers(service))
-    health_servicer = health.aio.HealthServicer()
+    health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     services = [GENERATION_SERVICE, MODEL_SERVICE, health.OVERALL_HEALTH]
     if config.reflection:
         _add_reflection(server, services)
     address = _listen(server, config)
     if config.preload:
-        await service.preload()
+        service.preload()
     stop = _stop_on_signals()
-    await server.start()
+    server.start()
     for name in services:
-        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     ready(address)
-    await stop.wait()
+    while not stop.wait(WAKE_S):  # without a limit, Windows would not deliver signals
+        pass
     log.info("draining: %d calls under way", service.calls_under_way)
     service.drain()
-    await health_servicer.enter_graceful_shutdown()
-    try:
-        await asyncio.wait_for(service.idle(), service.limits.drain_s)
-    except TimeoutError:
+    health_servicer.enter_graceful_shutdown()
+    if not service.wait_until_idle(service.limits.drain_s):
         log.warning("%d calls did not end within %.0f s", service.calls_under_way, service.limits.drain_s)
         service.cancel_all()
-    await server.stop(grace=1.0)  # for the last bytes, and for watchers of the health service
+    server.stop(grace=1.0).wait()  # for the last bytes, and for watchers of the health service
 
 
-def _listen(server: grpc.aio.Server, config: ServerConfig) -> str:
+def _listen(server: grpc.Server, config: ServerConfig) -> str:
     if not 0 <= config.port <= 65535:
         raise ConfigInvalid(f"port: {config.port} is not allowed; use 0 to 65535")
     if not _is_loopback(config.host):
@@ -113,7 +119,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
+def _add_reflection(server: grpc.Server, services: list[str]) -> None:
     try:
         from grpc_reflection.v1alpha import reflection
     except ImportError as error:
@@ -124,9 +130,9 @@ def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
     reflection.enable_server_reflection([name for name in names if name], server)
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _stop_on_signals() -> threading.Event:
     """An event that the first SIGINT or SIGTERM sets; the second ends the process."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    stop = threading.Event()
 
     def on_signal(*_: object) -> None:
         if stop.is_set():
@@ -134,8 +140,5 @@ def _stop_on_signals() -> asyncio.Event:
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, on_signal)
-        except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(on_signal))
+        signal.signal(number, on_signal)
     return stop

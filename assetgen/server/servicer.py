@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -17,7 +16,7 @@ from grpc_status import rpc_status
 
 from assetgen import __version__, wire
 from assetgen.describe import ProfileInfo, ServerInfo, TextureInfo
-from assetgen.errors import AssetgenError, DeadlineTooShort, FieldInvalid, InternalError
+from assetgen.errors import AssetgenError, FieldInvalid, InternalError
 from assetgen.kinds.plan import shown
 from assetgen.manifest import is_model_id
 from assetgen.postprocess.profiles import PROFILES
@@ -36,9 +35,7 @@ GENERATION_SERVICE = generation_service_pb2.DESCRIPTOR.services_by_name["Generat
 MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 REQUEST_ID = "x-request-id"
 
-T = TypeVar("T")
 R = TypeVar("R", bound=Message)
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def handlers(service: Service) -> list[grpc.GenericRpcHandler]:
@@ -53,9 +50,10 @@ def handlers(service: Service) -> list[grpc.GenericRpcHandler]:
     def get_server_info(_: model_service_pb2.GetServerInfoRequest) -> Message:
         return wire.server_to_message(server_info(service))
 
-    async def generate(data: bytes, context: Context) -> None:
+    def generate(data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         facts: dict[str, str | int] = {}
-        await _answered(context, "Generate", _generate(service, data, context, facts), facts)
+        with _answered(context, "Generate", facts):
+            yield from _generate(service, data, context, facts)
 
     return [
         grpc.method_handlers_generic_handler(
@@ -101,21 +99,20 @@ def server_info(service: Service) -> ServerInfo:
     )
 
 
-async def _generate(service: Service, data: bytes, context: Context, facts: dict[str, str | int]) -> None:
-    """Answer one call; ``facts`` receives what the log should say of it."""
+def _generate(
+    service: Service, data: bytes, context: grpc.ServicerContext, facts: dict[str, str | int]
+) -> Iterator[bytes]:
+    """The messages that answer one call; ``facts`` receives what the log should say of it."""
     message = _parsed(generation_service_pb2.GenerateRequest, data)
     facts |= {"model": message.model_id[:80], "seed": message.seed, "count": message.count}
-    deadline_s: float | None = context.time_remaining()  # None without a deadline, whatever the stubs say
-    cap_s = service.limits.call_cap_s
+    call = service.admit(wire.request_from_message(message), context.time_remaining())
     try:
-        # A reader that stalls keeps a write waiting for ever; the service's own deadline cannot see that.
-        async with asyncio.timeout(cap_s if deadline_s is None else min(deadline_s, cap_s)):
-            async with aclosing(service.generate(wire.request_from_message(message), deadline_s)) as events:
-                async for event in events:
-                    for response in wire.event_to_messages(event):
-                        await context.write(response)
-    except TimeoutError:
-        raise DeadlineTooShort("the call did not end within its deadline", hint="allow more time") from None
+        call.give_up = context.cancel
+        if context.add_callback(call.stop):  # not if the client is gone already
+            for event in call.events():
+                yield from wire.event_to_messages(event)
+    finally:
+        call.release()
 
 
 def _page_of_models(
@@ -137,11 +134,9 @@ def _page_of_models(
 
 
 def _unary(method: str, answer: Callable[[Any], Message], request: type[Message]) -> grpc.RpcMethodHandler[Any, Any]:
-    async def respond(data: bytes) -> bytes:
-        return answer(_parsed(request, data)).SerializeToString()
-
-    async def handle(data: bytes, context: Context) -> bytes:
-        return await _answered(context, method, respond(data), {})
+    def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
+        with _answered(context, method, {}):
+            return answer(_parsed(request, data)).SerializeToString()
 
     return grpc.unary_unary_rpc_method_handler(handle)
 
@@ -154,34 +149,38 @@ def _parsed(request: type[R], data: bytes) -> R:
         raise FieldInvalid(f"the request is no {request.DESCRIPTOR.full_name}", hint="check the client") from error
 
 
-async def _answered(context: Context, method: str, work: Awaitable[T], facts: Mapping[str, str | int]) -> T:
-    """The result of ``work``; its errors become rich statuses, and each call one line in the log."""
+@contextmanager
+def _answered(context: grpc.ServicerContext, method: str, facts: Mapping[str, str | int]) -> Iterator[None]:
+    """Errors within become rich statuses, and each call one line in the log."""
     request_id, begun_s, code, reason = _request_id(context), time.monotonic(), "OK", ""
     context.set_trailing_metadata(((REQUEST_ID, request_id),))
     try:
-        return await work
+        yield
     except AssetgenError as error:
         code, reason = error.status, error.reason
-        await _abort(context, error, request_id)
-    except asyncio.CancelledError:
+        _abort(context, error, request_id)
+    except GeneratorExit:  # the client left
         code = "CANCELLED"
         raise
     except Exception:
         code, reason = "INTERNAL", "INTERNAL"
         log.exception("call %s of %s failed", request_id, method)
         hidden = InternalError("the server failed; this is a fault of ours", hint="see the log of the server")
-        await _abort(context, hidden, request_id)
+        _abort(context, hidden, request_id)
     finally:
-        line = {"request_id": request_id, "method": method, **facts, "code": code, "reason": reason}
-        calls.info("%s", json.dumps(line | {"total_ms": round((time.monotonic() - begun_s) * 1e3, 2)}))
+        if calls.isEnabledFor(logging.INFO):
+            line = {"request_id": request_id, "method": method, **facts, "code": code, "reason": reason}
+            calls.info("%s", json.dumps(line | {"total_ms": round((time.monotonic() - begun_s) * 1e3, 2)}))
 
 
-async def _abort(context: Context, error: AssetgenError, request_id: str) -> NoReturn:
+def _abort(context: grpc.ServicerContext, error: AssetgenError, request_id: str) -> NoReturn:
     status = rpc_status.to_status(status_from_error(error))
-    await context.abort(status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id)))
+    context.set_trailing_metadata((*status.trailing_metadata, (REQUEST_ID, request_id)))
+    context.abort(status.code, status.details)
+    raise AssertionError("abort raises")
 
 
-def _request_id(context: Context) -> str:
+def _request_id(context: grpc.ServicerContext) -> str:
     """The caller's own id if it is fit for a log, else a new one."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID and isinstance(value, str) and value.isprintable() and len(value) <= 64:

@@ -368,7 +368,7 @@ def test_garbage_on_the_port_does_no_harm(server):
 def test_a_serving_process_never_imports_torch(models):
     """Nor the training side: a fresh process that has answered a request."""
     code = f"""
-import asyncio, sys
+import sys
 from pathlib import Path
 from assetgen.local import open_service
 from assetgen.client import Client
@@ -383,7 +383,7 @@ def ask(address):
         signal.raise_signal(signal.SIGINT)
     threading.Thread(target=work).start()
 
-asyncio.run(serve(open_service([Path({str(models)!r})], "cpu", 1), ServerConfig(port=0), ask))
+serve(open_service([Path({str(models)!r})], "cpu", 1), ServerConfig(port=0), ask)
 print(sorted(name for name in ("torch", "safetensors", "assetgen.training", "export") if name in sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,98 @@
+"""Turns: never more than there are places, strictly in order, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assetgen.turns import Ticket, Turns
+
+
+def wait_for(condition):
+    end_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.001)
+
+
+def queued(turns, tickets, work):
+    """Threads that wait for a turn, in the order of ``tickets``."""
+    threads = []
+    for position, ticket in enumerate(tickets):
+
+        def take(ticket=ticket):
+            try:
+                with turns.taken(ticket):
+                    work(ticket)
+            except KeyError:
+                pass
+
+        threads.append(threading.Thread(target=take))
+        threads[-1].start()
+        wait_for(lambda position=position: turns.waiting == position + 1)
+    return threads
+
+
+@given(st.integers(1, 3), st.sets(st.integers(0, 7)))
+def test_order_is_kept_and_whoever_is_called_off_gets_no_turn(places, off):
+    turns, served, tickets = Turns(places), [], [Ticket() for _ in range(8)]
+    holding = [turns.taken(Ticket()) for _ in range(places)]
+    for held in holding:
+        held.__enter__()
+    threads = queued(turns, tickets, served.append)
+    for number in off:
+        tickets[number].error = KeyError()
+        turns.call_off(tickets[number])
+    wait_for(lambda: turns.waiting == 8 - len(off))
+    holding[0].__exit__(None, None, None)
+    for thread in threads:
+        thread.join()
+    assert served == [ticket for number, ticket in enumerate(tickets) if number not in off]
+    for held in holding[1:]:
+        held.__exit__(None, None, None)
+    assert turns.waiting == 0
+    with turns.taken(Ticket()):
+        pass
+
+
+def test_never_more_than_there_are_places():
+    turns, inside, most, lock = Turns(2), 0, 0, threading.Lock()
+
+    def work():
+        nonlocal inside, most
+        for _ in range(50):
+            with turns.taken(Ticket()):
+                with lock:
+                    inside += 1
+                    most = max(most, inside)
+                time.sleep(0.0002)
+                with lock:
+                    inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 2
+
+
+def test_a_place_is_given_back_after_an_error():
+    turns = Turns(1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), turns.taken(Ticket()):
+            raise ZeroDivisionError
+
+
+def test_an_error_set_before_is_raised_at_once():
+    turns, ticket = Turns(1), Ticket()
+    ticket.error = KeyError("gone")
+    turns.call_off(ticket)  # does nothing: it does not wait
+    with pytest.raises(KeyError), turns.taken(ticket):
+        raise AssertionError
+    with turns.taken(Ticket()):
+        pass
