@@ -221,7 +221,7 @@ def _cells(
 def _streaks(rng: np.random.Generator, height: int, width: int) -> Floats:
     """Noise of unit variance that is alike along a row for some ``STREAK_TEXELS``."""
     length = min(STREAK_TEXELS, width)
-    noise = latents.noise(rng, 1, (height, width))[0]
+    (noise,) = latents.noises(rng, [(height, width)])
     total = np.cumsum(np.concatenate([noise, noise[:, :length]], axis=1), axis=1)
     streaks: Floats = (total[:, length:] - total[:, :width]) * np.float32(1 / np.sqrt(length))
     return streaks

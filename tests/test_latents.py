@@ -35,15 +35,24 @@ def test_the_largest_seed_and_index_work(seed, index):
     assert np.isfinite(latents.latent(latents.generator(seed, index), 8)).all()
 
 
-def test_noise_has_the_shape_asked_for():
-    noise = latents.noise(latents.generator(1, 1), 3, (6, 10))
-    assert noise.shape == (3, 6, 10)
-    assert noise.dtype == np.float32
-    assert latents.noise(latents.generator(1, 1), 0, (6, 10)).shape == (0, 6, 10)
+def test_the_key_of_the_generator_is_seed_and_index():
+    key = np.array([2**32 - 1, 3], dtype=np.uint64)
+    expected = np.random.Generator(np.random.Philox(key=key))
+    assert (latents.generator(2**32 - 1, 3).random(100) == expected.random(100)).all()
+
+
+def test_noise_has_the_shapes_asked_for():
+    shapes = [(1, 3, 6, 10), (5,), (0, 4), (1, 1)]
+    made = latents.noises(latents.generator(1, 1), shapes)
+    assert [noise.shape for noise in made] == shapes
+    assert {noise.dtype for noise in made} == {np.dtype(np.float32)}
+    (whole,) = latents.noises(latents.generator(1, 1), [(186,)])
+    assert np.array_equal(np.concatenate([noise.ravel() for noise in made]), whole), "drawn in order"
+    assert latents.noises(latents.generator(1, 1), []) == []
 
 
 def test_noise_is_noise() -> None:
-    noise = latents.noise(latents.generator(5, 0), 2, (256, 255))
+    (noise,) = latents.noises(latents.generator(5, 0), [(2, 256, 255)])
     assert abs(float(noise.mean())) < 0.01
     assert abs(float(noise.var()) - 1) < 0.02
     assert float(np.abs(noise).max()) < 3.5

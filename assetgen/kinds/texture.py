@@ -160,17 +160,18 @@ def prepare(manifest: Manifest, plan: Plan, index: int) -> dict[str, FloatArray]
     if plan.layout_seed != plan.seed:
         rng = latents.generator(plan.layout_seed, index)
         latents.latent(rng, manifest.latent_dimension)  # the layout of a seed is the same here as with that seed itself
-    inputs: dict[str, FloatArray] = _lay(manifest, plan, rng)
-    for spec in sorted(manifest.inputs, key=lambda spec: spec.role == "noise"):  # stable: the grid is drawn first
-        if spec.role == "latent":
-            inputs[spec.name] = z[None]
-        elif spec.role == "class_weights":
-            inputs[spec.name] = np.array([plan.class_weights], dtype=np.float32)
-        elif spec.role == "truncation":
-            inputs[spec.name] = np.array([[plan.truncation]], dtype=np.float32)
-        elif spec.role in ("grid", "noise"):
-            cells = (plan.height_px // spec.stride_px, plan.width_px // spec.stride_px)
-            inputs[spec.name] = latents.noise(rng, int(spec.shape[1]), cells)[None]
+    values: dict[str, FloatArray] = {
+        "latent": z[None],
+        "class_weights": np.array([plan.class_weights], dtype=np.float32),
+        "truncation": np.array([[plan.truncation]], dtype=np.float32),
+    }
+    inputs = {spec.name: values[spec.role] for spec in manifest.inputs if spec.role in values}
+    inputs |= _lay(manifest, plan, rng)
+    noisy = [spec for spec in manifest.inputs if spec.role in ("grid", "noise")]
+    shapes = [
+        (1, int(spec.shape[1]), plan.height_px // spec.stride_px, plan.width_px // spec.stride_px) for spec in noisy
+    ]
+    inputs |= {spec.name: noise for spec, noise in zip(noisy, latents.noises(rng, shapes), strict=True)}
     return inputs
 
 

@@ -293,17 +293,15 @@ def _channel(maps: Mapping[MapKind, FloatArray], source: str) -> NDArray[np.uint
 
 
 def _quantized8(values: FloatArray) -> NDArray[np.uint8]:
-    """Round [0, 1] to 0..255, halves up."""
-    return _interleaved((values * np.float32(255) + np.float32(0.5)).astype(np.uint8))
+    """Round [0, 1] to 0..255, halves up; [H, W, C] laid out pixel by pixel.
 
-
-def _interleaved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay [H, W, C] out pixel by pixel: networks give planes; a copy by planes is 6 times faster than numpy's own."""
-    if pixels.flags.c_contiguous:
-        return pixels
-    laid = np.empty(pixels.shape, dtype=np.uint8)
-    for channel in range(pixels.shape[2]):
-        laid[:, :, channel] = pixels[:, :, channel]
+    Networks give planes: one at a time stays in the cache, and numpy's own copy of all takes 6 times as long.
+    """
+    laid = np.empty(values.shape, dtype=np.uint8)
+    for channel in range(values.shape[2]):
+        plane = values[:, :, channel] * np.float32(255)
+        plane += np.float32(0.5)
+        laid[:, :, channel] = plane  # truncates
     return laid
 
 
