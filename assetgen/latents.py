@@ -20,7 +20,7 @@ from assetgen.types import FloatArray
 
 def generator(seed: int, index: int) -> np.random.Generator:
     """The random generator of asset ``index`` of ``seed``, both 0 to 2**32 - 1."""
-    return np.random.Generator(np.random.Philox(_Key(seed, index)))  # type: ignore[arg-type] -- its stubs do not know
+    return np.random.Generator(np.random.Philox(_Key(seed, index)))  # type: ignore[arg-type]
 
 
 class _Key(ISeedSequence):

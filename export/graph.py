@@ -62,7 +62,10 @@ class MaterialGraph(nn.Module):
             for i, stage in enumerate(self.texture.stages)
         )
         layers = 1 + 2 * self.detail.config.blocks
-        detail = layers * SCALE + (SCALE + 2 * 2) + (2 + 2 * 1) + 1
+        convolutions = layers * SCALE + (SCALE + 2 * 2) + (2 + 2 * 1) + 1
+        # Height of brightness: within a block of 4, the blocks beside it, and enlarging twice, then as above.
+        brightness = (3 + 4 + 2) * SCALE + SCALE + 2
+        detail = max(convolutions, brightness)
         return -(-(texture + detail) // self.stride) * self.stride
 
     def forward(
@@ -73,7 +76,7 @@ class MaterialGraph(nn.Module):
         levels = len(self.texture.config.widths)
         layouts, noises = list(layouts_and_noises[:levels]), list(layouts_and_noises[levels:])
         picture = self.texture.synthesize(w, grid, layouts, noises[:levels]).clamp(-1, 1)
-        maps = self.detail(picture, class_weights, noises[levels:])
+        maps = self.detail(picture, class_weights, noises[levels:], layouts[-1][:, :1])
         return [(maps.base_color * 0.5 + 0.5).clamp(0, 1), maps.height, maps.roughness, maps.metallic]
 
     def baked(self) -> MaterialGraph:

@@ -10,12 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from assetgen import check
 from assetgen.models.layers import Conv, Dense, activate, upsample
 
 SCALE = 4
+# Of the logit of height, whose deviation is about 0.7: what joints lie lower by in classes that have them.
+JOINT_DEPTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,20 @@ class Residual(nn.Module):
 class DetailNetwork(nn.Module):
     """Adds texels and maps to a base colour.
 
-    Shapes: picture ``[n, 3, h, w]`` about [-1, 1], sRGB-coded; class_weights ``[n, classes]``; noises
-    ``[n, 1, 2h, 2w]`` and ``[n, 1, 4h, 4w]``.
+    Few heights are known, so height starts from what holds for most surfaces, with one weight a class and band: what is
+    brighter lies higher. The convolutions only correct that. Joints between cells lie lower.
+
+    Shapes: picture ``[n, 3, h, w]`` about [-1, 1], sRGB-coded, h and w multiples of 4; class_weights ``[n, classes]``;
+    noises ``[n, 1, 2h, 2w]`` and ``[n, 1, 4h, 4w]``; joints ``[n, 1, h, w]`` in [0, 1], or ``None`` where not known.
+
+    Args:
+        metal: classes in which metallic is learned; jointed: classes whose joints lie lower.
     """
 
     metal: Tensor
+    jointed: Tensor
 
-    def __init__(self, config: DetailConfig, metal: tuple[bool, ...]) -> None:
+    def __init__(self, config: DetailConfig, metal: tuple[bool, ...], jointed: tuple[bool, ...]) -> None:
         super().__init__()
         self.config = config
         one, two, four = config.widths
@@ -77,8 +87,13 @@ class DetailNetwork(nn.Module):
         self.leave = Conv(four, 6, 3, wrap=True)
         # Metallic is 0 by construction in classes without metal: too few maps exist to learn that.
         self.register_buffer("metal", torch.tensor(metal, dtype=torch.float32))
+        self.register_buffer("jointed", torch.tensor(jointed, dtype=torch.float32))
+        # By class and band, the finest first.
+        self.brightness = nn.Parameter(torch.full((config.classes, 3), 2.0))
 
-    def forward(self, picture: Tensor, class_weights: Tensor, noises: list[Tensor]) -> Maps:
+    def forward(
+        self, picture: Tensor, class_weights: Tensor, noises: list[Tensor], joints: Tensor | None = None
+    ) -> Maps:
         check.shape(picture, "n 3 h w", "picture")
         x = activate(self.enter(picture) + self.embed(class_weights)[:, :, None, None])
         x = self.look(x)
@@ -86,9 +101,24 @@ class DetailNetwork(nn.Module):
             x = activate(layers[0](upsample(x)) + noise * strength[None, :, None, None])
             x = activate(layers[1](x))
         maps = self.leave(x).float()
+        height = maps[:, 3:4] + self._height_of_brightness(picture.float(), class_weights.float())
+        if joints is not None:
+            depth = JOINT_DEPTH * (class_weights.float() @ self.jointed)
+            height = height - depth[:, None, None, None] * upsample(upsample(joints))
         return Maps(
             base_color=upsample(upsample(picture.float())) + maps[:, :3],
-            height=torch.sigmoid(maps[:, 3:4]),
+            height=torch.sigmoid(height),
             roughness=torch.sigmoid(maps[:, 4:5]),
             metallic=torch.sigmoid(maps[:, 5:6]) * (class_weights.float() @ self.metal)[:, None, None, None],
         )
+
+    def _height_of_brightness(self, picture: Tensor, class_weights: Tensor) -> Tensor:
+        """A logit of height ``[n, 1, 4h, 4w]`` from brightness in three bands: two octaves, and what is coarser."""
+        weights = (class_weights @ self.brightness)[:, :, None, None]
+        fine = picture.mean(dim=1, keepdim=True)
+        middle = F.avg_pool2d(fine, 2)
+        coarse = F.avg_pool2d(middle, 2)
+        # The coarsest band is not closed towards the mean of the picture: nothing here may see all of it.
+        total = upsample(coarse * weights[:, 2:3]) + (middle - upsample(coarse)) * weights[:, 1:2]
+        total = upsample(total) + (fine - upsample(middle)) * weights[:, 0:1]
+        return upsample(upsample(total))

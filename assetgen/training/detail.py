@@ -55,7 +55,8 @@ def detail_network(recipe: DetailRecipe, classes: Sequence[str]) -> DetailNetwor
     """The network that a recipe asks for, untrained."""
     one, two, four = recipe.widths
     metal = tuple(name in recipe.metal_classes for name in classes)
-    return DetailNetwork(DetailConfig(len(classes), (one, two, four), recipe.blocks), metal)
+    jointed = tuple(name in recipe.jointed_classes for name in classes)
+    return DetailNetwork(DetailConfig(len(classes), (one, two, four), recipe.blocks), metal, jointed)
 
 
 class DetailTask:

@@ -98,6 +98,7 @@ class DetailRecipe:
     Attributes:
         classes: classes the network is told apart by; the order must be the texture model's.
         metal_classes: classes in which metallic is learned; elsewhere it is 0.
+        jointed_classes: classes of laid cells whose joints lie lower than the cells.
         scan_px: texel density of the input; items four times as large teach detail, smaller ones the maps only.
         crop_px: edge of input crops.
         score_px: edge of the crops that the discriminator sees, in output pixels.
@@ -111,6 +112,7 @@ class DetailRecipe:
     seed: int = 1
     classes: tuple[str, ...] = ()
     metal_classes: tuple[str, ...] = ("metal", "rust")
+    jointed_classes: tuple[str, ...] = ("brick", "paving", "planks_woodfloor", "roof", "tiles")
     scan_px: int = 128
     trim_px: int = 2
     crop_px: int = 24

@@ -30,7 +30,9 @@ def generator():
 @pytest.fixture(scope="module")
 def detail():
     torch.manual_seed(0)
-    network = DetailNetwork(DetailConfig(CLASSES, (8, 8, 8), 1), (False, True, False)).requires_grad_(False)
+    network = DetailNetwork(
+        DetailConfig(CLASSES, (8, 8, 8), 1), (False, True, False), (True, False, False)
+    ).requires_grad_(False)
     for parameter in network.noise_strength:
         parameter.fill_(0.3)
     return network
@@ -64,16 +66,18 @@ def test_rolling_the_texture_inputs_rolls_the_picture(generator, size):
     assert (rolled - roll(picture, 4, 8)).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("size", [(4, 4), (3, 5), (8, 2), (1, 7)])
+@pytest.mark.parametrize("size", [(4, 4), (12, 20), (8, 4), (4, 28)])
 def test_rolling_the_detail_inputs_rolls_the_maps(detail, size):
-    picture, weights, noises = detail_inputs(*size)
-    maps = detail(picture, weights, noises)
+    picture, weights, noises = detail_inputs(*size, label=0)
+    joints = torch.rand(2, 1, *size, generator=rng(7))
+    maps = detail(picture, weights, noises, joints)
     factors = zip((2, 4), noises, strict=True)
-    rolled = detail(roll(picture, 1, 2), weights, [roll(noise, f, 2 * f) for f, noise in factors])
+    rolled_noises = [roll(noise, 4 * f, 8 * f) for f, noise in factors]
+    rolled = detail(roll(picture, 4, 8), weights, rolled_noises, roll(joints, 4, 8))
     for name in ("base_color", "height", "roughness", "metallic"):
         expected = getattr(maps, name)
         assert expected.shape == (2, 3 if name == "base_color" else 1, 4 * size[0], 4 * size[1])
-        assert (getattr(rolled, name) - roll(expected, 4, 8)).abs().max() <= 1e-5
+        assert (getattr(rolled, name) - roll(expected, 16, 32)).abs().max() <= 1e-5
 
 
 def test_class_latent_grid_and_noise_all_matter(generator):
@@ -199,3 +203,26 @@ def test_the_discriminator_sees_that_a_batch_is_all_the_same():
     crops = torch.rand(4, 3, 16, 16, generator=rng())
     labels = torch.zeros(4, dtype=torch.long)
     assert (critic(crops, labels)[0] - critic(crops[:1].expand(4, -1, -1, -1), labels)[0]).abs() > 1e-5
+
+
+def test_joints_lie_lower_in_the_classes_that_have_them(detail):
+    picture, _, noises = detail_inputs(8, 8)
+    joints = torch.zeros(2, 1, 8, 8)
+    joints[:, :, 4] = 1
+    for label, lower in ((0, True), (1, False)):
+        weights = torch.eye(CLASSES)[label].expand(2, -1)
+        fall = detail(picture, weights, noises).height - detail(picture, weights, noises, joints).height
+        assert (fall[:, :, 16:20].min() > 0.05) == lower
+        assert fall[:, :, :8].abs().max() < 1e-6
+
+
+def test_height_starts_from_brightness(detail):
+    """Bright stripes of any width that the bands know, on grey: high where bright, in every class."""
+    noises = detail_inputs(16, 16)[2]
+    for period in (2, 4, 8):
+        stripes = (torch.arange(16) % period < period // 2).float() * 0.4 - 0.2
+        picture = stripes.expand(2, 3, 16, 16).contiguous()
+        height = detail(picture, torch.full((2, CLASSES), 1 / CLASSES), noises).height
+        grey = detail(torch.zeros_like(picture), torch.full((2, CLASSES), 1 / CLASSES), noises).height
+        columns = (height - grey).mean(dim=(0, 1, 2)).reshape(16, 4).mean(dim=1)
+        assert columns[stripes > 0].mean() - columns[stripes < 0].mean() > 0.02
