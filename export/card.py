@@ -35,7 +35,7 @@ def model_card(manifest: Manifest, provenance: Mapping[str, Any], notes: str) ->
 
 ## Figures
 
-On {validation["items"]:g} map sets of scans that were kept out of training:
+On {validation["items"]:g} map sets of scans kept out of training, {validation["items_with_height"]:g} of them with height:
 
 {_figures(validation)}
 
@@ -58,6 +58,8 @@ def _figures(validation: Mapping[str, float]) -> str:
     names = {
         "height_correlation": "correlation of predicted with real height",
         "height_correlation_of_brightness": 'the same for the guess "brighter is higher"',
+        "slope_correlation": "correlation of slopes, from which normals come",
+        "slope_correlation_of_brightness": 'the same for the guess "brighter is higher"',
         "roughness_error": "mean error of roughness (0 to 1)",
         "roughness_error_of_mean": 'the same for the guess "the mean of the training data"',
         "metallic_error": "mean error of metallic (0 to 1)",

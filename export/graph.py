@@ -63,9 +63,8 @@ class MaterialGraph(nn.Module):
         )
         layers = 1 + 2 * self.detail.config.blocks
         convolutions = layers * SCALE + (SCALE + 2 * 2) + (2 + 2 * 1) + 1
-        # Height of brightness: within a block of 4, the blocks beside it, and enlarging twice, then as above.
-        brightness = (3 + 4 + 2) * SCALE + SCALE + 2
-        detail = max(convolutions, brightness)
+        # Height from the brightness of that: within a block of 4, the blocks beside it, enlarged twice.
+        detail = convolutions + (SCALE - 1) + SCALE + 2
         return -(-(texture + detail) // self.stride) * self.stride
 
     def forward(

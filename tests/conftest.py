@@ -1,7 +1,12 @@
 """What holds for every test, and the one package that is trained and exported for all of them."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Before torch is loaded: threads that spin while they wait stand still beside other work on the same cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # No limits on time: a slow machine is not a wrong one. The blob repeats a failure elsewhere.
 settings.register_profile("assetgen", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])

@@ -55,19 +55,16 @@ def map_sets(items: Sequence[Item], classes: Sequence[str], scan_px: int, trim_p
 def _map_set(item: Item, classes: Sequence[str], scan_px: int, trim_px: int, detailed: bool) -> MapSet:
     density = scan_px * (SCALE if detailed else 1)
     trim = trim_px * (SCALE if detailed else 1)
-    multiple = SCALE * (SCALE if detailed else 1)
-    color = _trimmed(at_density(item, density), trim, multiple)
+    color = _trimmed(at_density(item, density), trim)
     targets: dict[str, FloatArray] = {}
     for kind in (MapKind.ROUGHNESS, MapKind.METALLIC):
         if kind in item.maps:
-            targets[kind.value] = _trimmed(at_density(item, density, kind), trim, multiple).astype(
-                np.float32
-            ) / np.float32(255)
+            targets[kind.value] = _trimmed(at_density(item, density, kind), trim).astype(np.float32) / np.float32(255)
     if MapKind.HEIGHT in item.maps:
-        height = _trimmed(at_density(item, density, MapKind.HEIGHT), trim, multiple).astype(np.float32)
+        height = _trimmed(at_density(item, density, MapKind.HEIGHT), trim).astype(np.float32)
         targets["height"] = standard_height(height, SLOW_CELLS * (SCALE if detailed else 1))
     if MapKind.NORMAL in item.maps and detailed:
-        targets["slopes"] = slopes(_trimmed(at_density(item, density, MapKind.NORMAL), trim, multiple))
+        targets["slopes"] = slopes(_trimmed(at_density(item, density, MapKind.NORMAL), trim))
     return MapSet(
         id=item.id,
         label=list(classes).index(item.class_name) if item.class_name in classes else -1,
@@ -93,9 +90,9 @@ def slopes(normal: NDArray[np.uint8]) -> FloatArray:
     return np.stack([n[:, :, 1] / z, -n[:, :, 0] / z], axis=2).astype(np.float32)
 
 
-def _trimmed(pixels: NDArray[np.uint8], trim: int, multiple: int) -> NDArray[np.uint8]:
-    """Cut the noisy border off, down to edges that stay multiples of 4 at the input's texel density."""
-    height, width = ((edge - 2 * trim) // multiple * multiple for edge in pixels.shape[:2])
+def _trimmed(pixels: NDArray[np.uint8], trim: int) -> NDArray[np.uint8]:
+    """Cut the noisy border off, down to a multiple of the scale."""
+    height, width = ((edge - 2 * trim) // SCALE * SCALE for edge in pixels.shape[:2])
     return pixels[trim : trim + height, trim : trim + width]
 
 

@@ -19,6 +19,8 @@ from assetgen.models.layers import Conv, Dense, activate, upsample
 SCALE = 4
 # Of the logit of height, whose deviation is about 0.7: what joints lie lower by in classes that have them.
 JOINT_DEPTH = 1.5
+# What the convolutions may add to the logit of height; at 1 they learn the few scans by heart (docs/training.md).
+CORRECTION = 0.3
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class DetailNetwork(nn.Module):
     Few heights are known, so height starts from what holds for most surfaces, with one weight a class and band: what is
     brighter lies higher. The convolutions only correct that. Joints between cells lie lower.
 
-    Shapes: picture ``[n, 3, h, w]`` about [-1, 1], sRGB-coded, h and w multiples of 4; class_weights ``[n, classes]``;
-    noises ``[n, 1, 2h, 2w]`` and ``[n, 1, 4h, 4w]``; joints ``[n, 1, h, w]`` in [0, 1], or ``None`` where not known.
+    Shapes: picture ``[n, 3, h, w]`` about [-1, 1], sRGB-coded; class_weights ``[n, classes]``; noises
+    ``[n, 1, 2h, 2w]`` and ``[n, 1, 4h, 4w]``; joints ``[n, 1, h, w]`` in [0, 1], or ``None`` where not known.
 
     Args:
         metal: classes in which metallic is learned; jointed: classes whose joints lie lower.
@@ -101,24 +103,26 @@ class DetailNetwork(nn.Module):
             x = activate(layers[0](upsample(x)) + noise * strength[None, :, None, None])
             x = activate(layers[1](x))
         maps = self.leave(x).float()
-        height = maps[:, 3:4] + self._height_of_brightness(picture.float(), class_weights.float())
+        base_color = upsample(upsample(picture.float())) + maps[:, :3]
+        # Detached: colours are not to be bent for the sake of height.
+        height = self._height_of_brightness(base_color.detach(), class_weights.float())
+        height = height + CORRECTION * maps[:, 3:4]
         if joints is not None:
             depth = JOINT_DEPTH * (class_weights.float() @ self.jointed)
             height = height - depth[:, None, None, None] * upsample(upsample(joints))
         return Maps(
-            base_color=upsample(upsample(picture.float())) + maps[:, :3],
+            base_color=base_color,
             height=torch.sigmoid(height),
             roughness=torch.sigmoid(maps[:, 4:5]),
             metallic=torch.sigmoid(maps[:, 5:6]) * (class_weights.float() @ self.metal)[:, None, None, None],
         )
 
-    def _height_of_brightness(self, picture: Tensor, class_weights: Tensor) -> Tensor:
+    def _height_of_brightness(self, base_color: Tensor, class_weights: Tensor) -> Tensor:
         """A logit of height ``[n, 1, 4h, 4w]`` from brightness in three bands: two octaves, and what is coarser."""
         weights = (class_weights @ self.brightness)[:, :, None, None]
-        fine = picture.mean(dim=1, keepdim=True)
+        fine = base_color.mean(dim=1, keepdim=True)
         middle = F.avg_pool2d(fine, 2)
         coarse = F.avg_pool2d(middle, 2)
         # The coarsest band is not closed towards the mean of the picture: nothing here may see all of it.
         total = upsample(coarse * weights[:, 2:3]) + (middle - upsample(coarse)) * weights[:, 1:2]
-        total = upsample(total) + (fine - upsample(middle)) * weights[:, 0:1]
-        return upsample(upsample(total))
+        return upsample(total) + (fine - upsample(middle)) * weights[:, 0:1]

@@ -214,12 +214,12 @@ class DetailTask:
                     continue
                 predicted = F.avg_pool2d(getattr(maps, name), scale)[0, 0].cpu().numpy()
                 if name == "height":
-                    grey = entry.large if entry.large is not None else entry.small
-                    guess = grey.astype(np.float32).mean(axis=2)
-                    scores.setdefault("height_correlation", []).append(_correlation(predicted, target[:, :, 0]))
-                    scores.setdefault("height_correlation_of_brightness", []).append(
-                        _correlation(guess, target[:, :, 0])
-                    )
+                    seen = _tensor(entry.small, "cpu").mean(dim=1, keepdim=True)
+                    guess = F.interpolate(seen, predicted.shape, mode="bilinear")[0, 0].numpy()
+                    for what, values in (("", predicted), ("_of_brightness", guess)):
+                        slopes = [np.asarray(np.gradient(x)) for x in (values, target[:, :, 0])]
+                        for measure, pair in (("height", (values, target[:, :, 0])), ("slope", slopes)):
+                            scores.setdefault(f"{measure}_correlation{what}", []).append(_correlation(*pair))
                 else:
                     scores.setdefault(f"{name}_error", []).append(float(np.abs(predicted - target[:, :, 0]).mean()))
             if "roughness" in entry.targets:
@@ -228,7 +228,8 @@ class DetailTask:
                     guess_error = float(np.abs(entry.targets["roughness"] - np.mean(known)).mean())
                     scores.setdefault("roughness_error_of_mean", []).append(guess_error)
         return {name: round(float(np.mean(values)), 4) for name, values in scores.items()} | {
-            "items": float(len(self.validation))
+            "items": float(len(self.validation)),
+            "items_with_height": float(sum("height" in entry.targets for entry in self.validation)),
         }
 
     def _relief(self) -> dict[str, float]:

@@ -71,12 +71,12 @@ def test_flat_height_stays_flat():
 def test_large_items_teach_detail_and_small_ones_maps():
     items = [item(128), item(128, MapKind.HEIGHT, MapKind.NORMAL), item(36, MapKind.ROUGHNESS), item(36)]
     detailed, full, coarse = map_sets(items, ["brick"], scan_px=32, trim_px=1, split="train")
-    assert detailed.large.shape == (112, 112, 3)
-    assert detailed.small.shape == (28, 28, 3)
+    assert detailed.large.shape == (120, 120, 3)
+    assert detailed.small.shape == (30, 30, 3)
     assert detailed.targets == {}
     assert {name: target.shape for name, target in full.targets.items()} == {
-        "height": (112, 112, 1),
-        "slopes": (112, 112, 2),
+        "height": (120, 120, 1),
+        "slopes": (120, 120, 2),
     }
     assert coarse.large is None
     assert coarse.targets["roughness"].shape == (*coarse.small.shape[:2], 1)
@@ -84,7 +84,7 @@ def test_large_items_teach_detail_and_small_ones_maps():
 
 def test_the_small_picture_is_the_mean_of_the_large_one():
     (entry,) = map_sets([item(128)], ["brick"], scan_px=32, trim_px=1, split="train")
-    mean = entry.large.reshape(28, 4, 28, 4, 3).mean(axis=(1, 3))
+    mean = entry.large.reshape(30, 4, 30, 4, 3).mean(axis=(1, 3))
     assert np.abs(entry.small - mean).max() <= 1
 
 

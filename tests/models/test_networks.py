@@ -66,18 +66,18 @@ def test_rolling_the_texture_inputs_rolls_the_picture(generator, size):
     assert (rolled - roll(picture, 4, 8)).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("size", [(4, 4), (12, 20), (8, 4), (4, 28)])
+@pytest.mark.parametrize("size", [(4, 4), (3, 5), (8, 2), (1, 7)])
 def test_rolling_the_detail_inputs_rolls_the_maps(detail, size):
     picture, weights, noises = detail_inputs(*size, label=0)
     joints = torch.rand(2, 1, *size, generator=rng(7))
     maps = detail(picture, weights, noises, joints)
     factors = zip((2, 4), noises, strict=True)
-    rolled_noises = [roll(noise, 4 * f, 8 * f) for f, noise in factors]
-    rolled = detail(roll(picture, 4, 8), weights, rolled_noises, roll(joints, 4, 8))
+    rolled_noises = [roll(noise, f, 2 * f) for f, noise in factors]
+    rolled = detail(roll(picture, 1, 2), weights, rolled_noises, roll(joints, 1, 2))
     for name in ("base_color", "height", "roughness", "metallic"):
         expected = getattr(maps, name)
         assert expected.shape == (2, 3 if name == "base_color" else 1, 4 * size[0], 4 * size[1])
-        assert (getattr(rolled, name) - roll(expected, 16, 32)).abs().max() <= 1e-5
+        assert (getattr(rolled, name) - roll(expected, 4, 8)).abs().max() <= 1e-5
 
 
 def test_class_latent_grid_and_noise_all_matter(generator):
