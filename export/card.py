@@ -35,7 +35,7 @@ def model_card(manifest: Manifest, provenance: Mapping[str, Any], notes: str) ->
 
 ## Figures
 
-On {validation["items"]:g} map sets of scans kept out of training, {validation["items_with_height"]:g} of them with height:
+On {validation["items"]:g} map sets of scans kept out of training, {validation["items_with_height"]:g} with height:
 
 {_figures(validation)}
 
