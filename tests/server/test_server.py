@@ -264,6 +264,57 @@ def test_a_killed_client_frees_its_place(server):
         assert files(other.generate(Request(**SMALL), deadline_s=60))
 
 
+LARGE = {"model_id": "slow", "seed": 1, "count": 2, "width_px": 1024, "height_px": 1024, "output": {"encoding": 2}}
+
+
+def test_a_client_that_does_not_read_stops_nobody_else(server):
+    """Some 18 MB wait for it, far more than a connection buffers, while others are served."""
+    with grpc.insecure_channel(server.address) as lazy:
+        call = generate(lazy, MESSAGE(**LARGE))
+        assert next(call).HasField("started")
+        with Client(server.address) as other:
+            for seed in range(3):
+                assert files(other.generate(Request(**SMALL | {"seed": seed}), deadline_s=60))
+        rest = [message.WhichOneof("event") for message in call]
+    assert rest[-1] == "finished"
+    assert rest.count("artifact") == 12
+
+
+def test_a_client_that_never_reads_is_cut_off(models):
+    """The call has a cap; its reader sleeps on; the place is free all the same."""
+    code = f"""
+import time
+from pathlib import Path
+import grpc
+from assetgen.service import Limits, Service
+from assetgen.server.app import ServerConfig, serve
+from assetgen.store import open_store
+from assetgen.worker import Worker
+from assetgen.v1 import asset_pb2, generation_service_pb2 as messages
+import signal, threading
+
+service = Service(open_store([Path({str(models)!r})]), Worker("cpu", 1), Limits(call_cap_s=0.5))
+
+def ask(address):
+    def work():
+        with grpc.insecure_channel(address) as channel:
+            call = channel.unary_stream(
+                "/assetgen.v1.GenerationService/Generate",
+                request_serializer=messages.GenerateRequest.SerializeToString,
+                response_deserializer=messages.GenerateResponse.FromString,
+            )(messages.GenerateRequest(**{LARGE | {"model_id": "tiny"}!r}))
+            print(next(call).WhichOneof("event"), service.calls_under_way, flush=True)
+            print(service.wait_until_idle(60))
+        signal.raise_signal(signal.SIGINT)
+    threading.Thread(target=work).start()
+
+serve(service, ServerConfig(port=0, preload=False), ask)
+service.close()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["started 1", "True"]
+
+
 def test_a_deadline_is_kept(channel):
     with pytest.raises(grpc.RpcError) as caught:
         list(generate(channel, MESSAGE(**SLOW), timeout=0.3))
