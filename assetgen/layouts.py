@@ -7,6 +7,7 @@ where the joints are, where in its cell a texel lies, and what is special to tha
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -50,15 +51,15 @@ def draw_layout(rng: np.random.Generator, spec: LayoutSpec, pattern: str = "", s
         pattern: one of ``manifest.PATTERNS`` to have that one instead of a random one of the class.
         scale: multiplies the size of the cells.
     """
-    chance, pitch, aspect, jitter, turn = rng.random(5)
-    shares = np.cumsum(spec.shares)
-    drawn = PATTERNS[min(int(np.searchsorted(shares, chance * shares[-1], side="right")), len(PATTERNS) - 1)]
+    chance, pitch, aspect, jitter, turn = rng.random(5).tolist()
+    ends = list(itertools.accumulate(spec.shares))
+    drawn = next(name for name, end in zip(PATTERNS, ends, strict=True) if chance * ends[-1] < end)
     return Layout(
         pattern=pattern or drawn,
         pitch=_between(spec.pitch, pitch) * scale,
         aspect=_between(spec.aspect, aspect),
-        jitter=spec.jitter[0] + (spec.jitter[1] - spec.jitter[0]) * float(jitter),
-        turned=bool(turn < spec.turned),
+        jitter=spec.jitter[0] + (spec.jitter[1] - spec.jitter[0]) * jitter,
+        turned=turn < spec.turned,
     )
 
 
@@ -116,7 +117,7 @@ def pyramid(channels: FloatArray, levels: int) -> list[FloatArray]:
 
 def _between(span: tuple[float, float], share: float) -> float:
     """A size between two sizes, small ones as likely by ratio as large ones."""
-    return float(span[0] * (span[1] / span[0]) ** share)
+    return span[0] * (span[1] / span[0]) ** share
 
 
 @dataclass(frozen=True)
