@@ -117,7 +117,8 @@ def pyramid(channels: FloatArray, levels: int) -> list[FloatArray]:
 
 def _between(span: tuple[float, float], share: float) -> float:
     """A size between two sizes, small ones as likely by ratio as large ones."""
-    return span[0] * (span[1] / span[0]) ** share
+    size: float = span[0] * (span[1] / span[0]) ** share
+    return size
 
 
 @dataclass(frozen=True)
