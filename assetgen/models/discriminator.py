@@ -78,9 +78,12 @@ class Discriminator(nn.Module):
 
 
 def _batch_deviation(x: Tensor, group: int = 4) -> Tensor:
-    """Mean standard deviation over groups of samples, as one constant channel (Karras et al. 2018)."""
+    """Mean standard deviation over groups of neighbours, as one constant channel (Karras et al. 2018).
+
+    Neighbours, since reals and fakes may come in one batch, one after the other: a group with both tells nothing.
+    """
     n, _, h, w = x.shape
     size = group if n % group == 0 else n
-    y = x.float().reshape(size, n // size, *x.shape[1:])
-    deviation = (y.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
-    return deviation.repeat(size)[:, None, None, None].expand(n, 1, h, w).to(x.dtype)
+    y = x.float().reshape(n // size, size, *x.shape[1:])
+    deviation = (y.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    return deviation.repeat_interleave(size)[:, None, None, None].expand(n, 1, h, w).to(x.dtype)

@@ -97,10 +97,18 @@ class FakeInputs:
     rolls: NDArray[np.int64]
 
 
-def fake_batch(reals: Reals, recipe: TextureRecipe, step: int, stream: int = 0, device: str = "cpu") -> FakeInputs:
-    """Latents, labels from the reals' distribution, toroidal grids and noise for one batch."""
+def fake_batch(
+    reals: Reals,
+    recipe: TextureRecipe,
+    step: int,
+    stream: int = 0,
+    device: str = "cpu",
+    labels: NDArray[np.int64] | None = None,
+) -> FakeInputs:
+    """Latents, layouts and noise for one batch; without ``labels`` they are drawn as those of reals are."""
     rng = latents.generator(recipe.seed, FAKE_STREAM + (stream << 36) + step)
-    labels = rng.choice(len(reals.classes), size=recipe.batch, p=reals.class_chances)
+    drawn = rng.choice(len(reals.classes), size=recipe.batch, p=reals.class_chances)
+    labels = drawn if labels is None else labels
     return fake_inputs(rng, labels, reals.classes, recipe, recipe.crop_px, device)
 
 

@@ -28,6 +28,7 @@ from assetgen.training.checkpoint import Progress
 from assetgen.training.loop import Sums, adam, autocast, learning_rate, move_average, set_learning_rate
 from assetgen.training.recipe import DetailRecipe
 
+LOSS = losses.LOSSES["ns_logistic"]
 SCALARS = ("height", "roughness", "metallic")
 CROP_STREAM = 1 << 40
 NOISE_STREAM = 1 << 48
@@ -112,7 +113,7 @@ class DetailTask:
             places = rng.integers(batch.large.shape[2] - recipe.score_px + 1, size=2)
             real, fake = (_window(x, places, recipe.score_px) for x in (batch.large, maps.base_color))
             self.discriminator.requires_grad_(False)
-            loss = loss + recipe.adversarial * losses.generator_loss(self._score(fake))
+            loss = loss + recipe.adversarial * LOSS.generator(torch.zeros(0), self._score(fake))
             self.discriminator.requires_grad_(True)
         self.optimisers["network_adam"].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -150,14 +151,14 @@ class DetailTask:
     def _discriminator_step(self, real: Tensor, fake: Tensor, step: int, sums: Sums) -> None:
         recipe = self.recipe
         real_scores, fake_scores = self._score(torch.cat([real, fake])).chunk(2)
-        loss = losses.discriminator_loss(real_scores, fake_scores)
+        loss = LOSS.discriminator(real_scores, fake_scores)
         adam_d = self.optimisers["discriminator_adam"]
         adam_d.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if step % recipe.r1_interval == 0:
             real = real.detach().requires_grad_(True)
             labels = torch.zeros(len(real), dtype=torch.long, device=self.device)
-            penalty = losses.r1_penalty(self.discriminator(real, labels), real)
+            penalty = losses.zero_centred_penalty(self.discriminator(real, labels), real)
             (penalty * recipe.r1_gamma * recipe.r1_interval).backward()  # type: ignore[no-untyped-call]
         adam_d.step()
         sums.add("loss_d", loss)

@@ -15,6 +15,8 @@ from assetgen import strictjson
 from assetgen.errors import ConfigInvalid
 from assetgen.manifest import LayoutSpec, check_layout
 
+LOSS_NAMES = ("ns_logistic", "saturating", "hinge", "least_squares", "wasserstein", "relativistic")  # losses.LOSSES
+
 
 @dataclass(frozen=True)
 class TextureRecipe:
@@ -32,7 +34,10 @@ class TextureRecipe:
         batch: pictures a step.
         total_kimg: length of the run in thousands of pictures; schedules are fractions of it.
         learning_rate: of both networks; Adam with betas (0, 0.99).
-        r1_gamma, r1_interval: gradient penalty on reals and how often it is taken.
+        loss: one of ``LOSS_NAMES``.
+        r1_gamma, r2_gamma: gradient penalties on reals and on fakes.
+        gradient_penalty: weight of the penalty between reals and fakes (WGAN-GP); its usual value is 10.
+        r1_interval: steps from one penalty to the next, which counts as many times.
         ema_kimg: half-life of the averaged generator, at most ``ema_rampup`` of the pictures so far.
         augment_target: how often the discriminator may be right about reals, as mean sign, before augmentation grows.
         augment_kimg: thousands of pictures in which the augmentation probability can move by 1.
@@ -56,7 +61,10 @@ class TextureRecipe:
     batch: int = 32
     total_kimg: float = 300.0
     learning_rate: float = 0.0025
+    loss: str = "ns_logistic"
     r1_gamma: float = 0.2
+    r2_gamma: float = 0.0
+    gradient_penalty: float = 0.0
     r1_interval: int = 16
     ema_kimg: float = 5.0
     ema_rampup: float = 0.05
@@ -77,6 +85,13 @@ class TextureRecipe:
                 "precision": (self.precision in ("bf16", "fp32"), "bf16 or fp32"),
                 "total_kimg": (self.total_kimg > 0, "above 0"),
                 "learning_rate": (self.learning_rate > 0, "above 0"),
+                "loss": (self.loss in LOSS_NAMES, f"one of {', '.join(LOSS_NAMES)}"),
+                "r1_gamma": (self.r1_gamma >= 0, "0 or more"),
+                "r2_gamma": (self.r2_gamma >= 0, "0 or more"),
+                "gradient_penalty": (
+                    self.gradient_penalty > 0 or (self.gradient_penalty == 0 and self.loss != "wasserstein"),
+                    "0 or more; above 0 with loss wasserstein, whose discriminator nothing else bounds",
+                ),
                 "r1_interval": (self.r1_interval >= 1, "1 or more"),
                 "augment_max": (0 <= self.augment_max <= 1, "0 to 1"),
                 "augment_kimg": (self.augment_kimg > 0, "above 0"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,48 +89,84 @@ class TextureTask:
 
     def _discriminator_step(self, progress: Progress, sums: Sums) -> float:
         """Returns the mean sign of the logits on reals."""
-        recipe, step = self.recipe, progress.step
-        pictures, labels = (tensor.to(self.device) for tensor in batches.real_batch(self.reals, recipe, step))
-        inputs = batches.fake_batch(self.reals, recipe, step, stream=0, device=self.device)
+        recipe, step, loss_of = self.recipe, progress.step, losses.LOSSES[self.recipe.loss]
+        pictures, labels = batches.real_batch(self.reals, recipe, step)
+        paired = labels.numpy() if loss_of.paired else None
+        inputs = batches.fake_batch(self.reals, recipe, step, stream=0, device=self.device, labels=paired)
+        pictures, labels = pictures.to(self.device), labels.to(self.device)
         with torch.no_grad():
             fakes = self._fakes(inputs)
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         pictures = augment(pictures, progress.augment, rng)
         fakes = augment(fakes, progress.augment, rng)
-        with autocast(recipe, self.device):
-            logits = self.discriminator(torch.cat([pictures, fakes]), torch.cat([labels, inputs.labels]))
-        real_logits, fake_logits = logits.chunk(2)
-        loss = losses.discriminator_loss(real_logits, fake_logits)
+        real_logits, fake_logits = self._score(torch.cat([pictures, fakes]), torch.cat([labels, inputs.labels])).chunk(
+            2
+        )
+        loss = loss_of.discriminator(real_logits, fake_logits)
         adam_d = self.optimisers["discriminator_adam"]
         adam_d.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if step % recipe.r1_interval == 0:
-            # In fp32, and on the augmented pictures: the gradient never runs through the augmentation.
-            pictures = pictures.detach().requires_grad_(True)
-            penalty = losses.r1_penalty(self.discriminator(pictures, labels), pictures)
-            (penalty * recipe.r1_gamma * recipe.r1_interval).backward()  # type: ignore[no-untyped-call]
-            sums.add("r1", penalty)
+            self._penalise(pictures, labels, fakes, inputs.labels, rng, sums)
         adam_d.step()
         sums.add("loss_d", loss)
         sums.add("real_score", real_logits.mean())
         sums.add("fake_score", fake_logits.mean())
         return float(real_logits.detach().sign().mean())
 
+    def _penalise(
+        self,
+        pictures: Tensor,
+        labels: Tensor,
+        fakes: Tensor,
+        fake_labels: Tensor,
+        rng: torch.Generator,
+        sums: Sums,
+    ) -> None:
+        """Add the gradients of the penalties, in fp32 and of the augmented pictures, never through the augmentation."""
+        recipe = self.recipe
+        penalties: dict[str, tuple[float, Tensor]] = {}
+        for name, weight, shown, told in (
+            ("r1", recipe.r1_gamma, pictures, labels),
+            ("r2", recipe.r2_gamma, fakes, fake_labels),
+        ):
+            if weight:
+                leaf = shown.detach().requires_grad_(True)
+                penalties[name] = weight, losses.zero_centred_penalty(self.discriminator(leaf, told), leaf)
+        if recipe.gradient_penalty:
+            score = partial(self.discriminator, labels=labels)
+            penalty = losses.one_centred_penalty(score, pictures, fakes, rng)
+            penalties["gradient_penalty"] = recipe.gradient_penalty, penalty
+        for name, (weight, penalty) in penalties.items():
+            (penalty * weight * recipe.r1_interval).backward()  # type: ignore[no-untyped-call]
+            sums.add(name, penalty)
+
     def _generator_step(self, progress: Progress, sums: Sums) -> None:
-        recipe, step = self.recipe, progress.step
-        inputs = batches.fake_batch(self.reals, recipe, step, stream=1, device=self.device)
+        recipe, step, loss_of = self.recipe, progress.step, losses.LOSSES[self.recipe.loss]
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (1 << 40))
         self.discriminator.requires_grad_(False)
+        real_logits = torch.zeros(0)
+        labels = None
+        if loss_of.paired:
+            pictures, real_labels = batches.real_batch(self.reals, recipe, step, stream=1)
+            labels = real_labels.numpy()
+            with torch.no_grad():
+                pictures = augment(pictures.to(self.device), progress.augment, rng)
+                real_logits = self._score(pictures, real_labels.to(self.device))
+        inputs = batches.fake_batch(self.reals, recipe, step, stream=1, device=self.device, labels=labels)
         fakes = augment(self._fakes(inputs), progress.augment, rng)
-        with autocast(recipe, self.device):
-            logits = self.discriminator(fakes, inputs.labels)
-        loss = losses.generator_loss(logits)
+        loss = loss_of.generator(real_logits, self._score(fakes, inputs.labels))
         adam_g = self.optimisers["generator_adam"]
         adam_g.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         adam_g.step()
         self.discriminator.requires_grad_(True)
         sums.add("loss_g", loss)
+
+    def _score(self, pictures: Tensor, labels: Tensor) -> Tensor:
+        with autocast(self.recipe, self.device):
+            logits: Tensor = self.discriminator(pictures, labels)
+        return logits
 
     def _fakes(self, inputs: FakeInputs) -> Tensor:
         """Pictures in fp32, each rolled at random so that no position is special to the discriminator."""

@@ -197,6 +197,16 @@ def test_a_discriminator_of_another_edge_refuses():
         critic(torch.zeros(4, 1, 16, 16), torch.zeros(4, dtype=torch.long))
 
 
+def test_reals_do_not_touch_fakes_in_the_same_batch():
+    """One forward pass for both must score each as a pass of its own; diversity is measured within each."""
+    torch.manual_seed(0)
+    critic = Discriminator(DiscriminatorConfig(CLASSES, edge_px=16, widths=(8, 8))).requires_grad_(False)
+    reals, fakes = torch.randn(8, 3, 16, 16, generator=rng(1)), 0.1 * torch.randn(8, 3, 16, 16, generator=rng(2))
+    labels = torch.arange(8) % CLASSES
+    together = critic(torch.cat([reals, fakes]), torch.cat([labels, labels]))
+    assert (together - torch.cat([critic(reals, labels), critic(fakes, labels)])).abs().max() < 1e-5
+
+
 def test_the_discriminator_sees_that_a_batch_is_all_the_same():
     torch.manual_seed(0)
     critic = Discriminator(DiscriminatorConfig(CLASSES, edge_px=16, widths=(8, 8))).requires_grad_(False)

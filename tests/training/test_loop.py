@@ -19,6 +19,7 @@ from PIL import Image
 from assetgen.errors import CheckpointInvalid, OutputUnwritable
 from assetgen.training import checkpoint, loop
 from assetgen.training.loop import Budget, train
+from assetgen.training.recipe import LOSS_NAMES
 from tests.helpers.tiny_runs import DETAIL, TEXTURE, make_task
 
 SILENT = 1e9  # seconds: no statistics before the end
@@ -265,6 +266,21 @@ def test_a_new_run_may_start_from_another(data, tmp_path):
     with pytest.raises(CheckpointInvalid, match="no tensor of that run fits"):
         loop.transfer(make_task("detail", data, discriminator_widths=[12, 12], widths=[12, 12, 12]), replace(
             saved, tensors={"generator.x": torch.zeros(1)}))  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+def test_every_loss_and_penalty_trains_both_networks(data, tmp_path, loss):
+    weights = {"gradient_penalty": 10.0, "r1_gamma": 0.0} if loss == "wasserstein" else {"r1_gamma": 0.1, "r2_gamma": 0.1}
+    task = make_task("texture", data, loss=loss, r1_interval=1, **weights)
+    before = [parameter.clone() for module in (task.generator, task.discriminator) for parameter in module.parameters()]
+    steps(tmp_path, task, 2)
+    after = [parameter for module in (task.generator, task.discriminator) for parameter in module.parameters()]
+    moved = sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert moved > 0.8 * len(before)
+    line = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])
+    penalties = {"r1", "r2", "gradient_penalty"} & line.keys()
+    assert penalties == ({"gradient_penalty"} if loss == "wasserstein" else {"r1", "r2"})
+    assert all(math.isfinite(value) for value in line.values())
 
 
 def test_where_a_run_began_is_remembered_when_it_is_resumed(data, tmp_path):

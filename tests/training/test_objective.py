@@ -8,37 +8,103 @@ import torch
 from assetgen.training import losses
 from assetgen.training.augment import _cutout, augment
 from assetgen.training.detail import _mismatch, _slopes
+from assetgen.training.recipe import LOSS_NAMES
 
 
 def crops(n=4, edge=8, seed=0):
     return torch.rand(n, 3, edge, edge, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def test_losses_at_zero_are_logarithms_of_two():
-    zero = torch.zeros(4)
-    assert losses.generator_loss(zero) == pytest.approx(math.log(2))
-    assert losses.discriminator_loss(zero, zero) == pytest.approx(2 * math.log(2))
+REAL, FAKE = torch.tensor([0.5, -1.0]), torch.tensor([2.0, -3.0])
 
 
-def test_losses_are_the_logistic_ones():
-    real, fake = torch.tensor([0.5, -1.0]), torch.tensor([2.0, -3.0])
-    expected = [math.log(1 + math.exp(-float(x))) for x in fake]
-    assert losses.generator_loss(fake) == pytest.approx(sum(expected) / 2, rel=1e-5)
-    terms = [math.log(1 + math.exp(-float(x))) for x in real] + [math.log(1 + math.exp(float(x))) for x in fake]
-    assert losses.discriminator_loss(real, fake) == pytest.approx(sum(terms) / 2, rel=1e-5)
+def softplus(x):
+    return math.log(1 + math.exp(x))
 
 
-def test_large_logits_do_not_overflow():
-    assert torch.isfinite(losses.discriminator_loss(torch.tensor([-1e6]), torch.tensor([1e6])))
+# By hand, of the logits above: discriminator, generator.
+BY_HAND = {
+    "ns_logistic": (
+        (softplus(-0.5) + softplus(1) + softplus(2) + softplus(-3)) / 2,
+        (softplus(-2) + softplus(3)) / 2,
+    ),
+    "saturating": (
+        (softplus(-0.5) + softplus(1) + softplus(2) + softplus(-3)) / 2,
+        -(softplus(2) + softplus(-3)) / 2,
+    ),
+    "hinge": ((0.5 + 2 + 3 + 0) / 2, 0.5),
+    "least_squares": ((0.25 + 4 + 4 + 9) / 4, (1 + 16) / 4),
+    "wasserstein": (-0.5 + 0.25, 0.5),
+    "relativistic": ((softplus(1.5) + softplus(-2)) / 2, (softplus(-1.5) + softplus(2)) / 2),
+}
 
 
-def test_the_penalty_of_a_quadratic_is_known():
-    """D(x) = |x|^2 has the gradient 2x, so R1 is half of 4 |x|^2, and its own gradient 4x / n."""
+def test_recipes_know_every_loss():
+    assert tuple(losses.LOSSES) == LOSS_NAMES == tuple(BY_HAND)
+
+
+@pytest.mark.parametrize("name", LOSS_NAMES)
+def test_losses_are_those_of_their_papers(name):
+    loss = losses.LOSSES[name]
+    found = loss.discriminator(REAL, FAKE).item(), loss.generator(REAL, FAKE).item()
+    assert found == pytest.approx(BY_HAND[name], rel=1e-5)
+    assert all(
+        math.isfinite(side(torch.tensor([-1e6]), torch.tensor([1e6]))) for side in (loss.discriminator, loss.generator)
+    )
+
+
+@pytest.mark.parametrize("name", LOSS_NAMES)
+def test_only_paired_losses_need_reals_for_the_generator(name):
+    loss = losses.LOSSES[name]
+    assert loss.paired == (loss.generator(REAL + 1, FAKE) != loss.generator(REAL, FAKE))
+    if not loss.paired:
+        assert loss.generator(torch.zeros(0), FAKE) == loss.generator(REAL, FAKE)
+
+
+@pytest.mark.parametrize("name", LOSS_NAMES)
+def test_both_sides_pull_the_logits_apart_and_together(name):
+    """The discriminator wants reals up and fakes down, the generator fakes up."""
+    loss, real, fake = losses.LOSSES[name], torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
+    real_pull, fake_pull = torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
+    assert (real_pull < 0).all()
+    assert (fake_pull > 0).all() or name == "least_squares"  # at its target already
+    (pull,) = torch.autograd.grad(loss.generator(real, fake), [fake])
+    assert (pull < 0).all()
+
+
+def test_the_zero_centred_penalty_of_a_quadratic_is_known():
+    """D(x) = |x|^2 has the gradient 2x, so the penalty is half of 4 |x|^2, and its own gradient 4x / n."""
     x = crops().requires_grad_(True)
-    penalty = losses.r1_penalty(x.square().sum(dim=(1, 2, 3)), x)
+    penalty = losses.zero_centred_penalty(x.square().sum(dim=(1, 2, 3)), x)
     assert penalty.item() == pytest.approx(float(2 * x.detach().square().sum() / len(x)), rel=1e-5)
     (gradient,) = torch.autograd.grad(penalty, x)
     assert torch.allclose(gradient, 4 * x / len(x), atol=1e-6)
+
+
+def test_the_one_centred_penalty_of_a_plane_is_known():
+    """D(x) = a sum x has the gradient a everywhere, of length a sqrt(chw)."""
+    reals, fakes = crops(seed=0), crops(seed=1)
+    for slope in (0.0, 0.01, 1.0):
+        a = torch.tensor(slope, requires_grad=True)
+        score = lambda x, a=a: a * x.sum(dim=(1, 2, 3))  # noqa: E731
+        penalty = losses.one_centred_penalty(score, reals, fakes, torch.Generator().manual_seed(1))
+        assert penalty.item() == pytest.approx((slope * math.sqrt(3 * 8 * 8) - 1) ** 2, rel=1e-4)
+        assert torch.isfinite(torch.autograd.grad(penalty, a)[0])
+
+
+def test_the_one_centred_penalty_looks_between_each_pair():
+    seen = []
+
+    def score(x):
+        seen.append(x.detach())
+        return x.sum(dim=(1, 2, 3))
+
+    reals, fakes = crops(n=64, seed=0), crops(n=64, seed=1)
+    losses.one_centred_penalty(score, reals, fakes, torch.Generator().manual_seed(1))
+    share = ((seen[0] - reals) / (fakes - reals)).flatten(1)
+    assert (share.std(dim=1) < 1e-3).all()
+    assert 0 <= share.min() < 0.1
+    assert 0.9 < share.max() <= 1 + 1e-4
 
 
 def test_no_augmentation_at_probability_zero():

@@ -39,6 +39,24 @@ def test_starter_recipes_belong_together():
     assert texture.scan_px == detail.scan_px
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loss": "wasserstein"}, "gradient_penalty: 0.0 is not allowed; use .* above 0 with loss wasserstein"),
+        ({"loss": "hings"}, "loss: hings is not allowed; use one of ns_logistic, .*hinge"),
+        ({"r2_gamma": -1}, "r2_gamma: -1.0 is not allowed"),
+        ({"gradient_penalty": -10}, "gradient_penalty: -10.0 is not allowed"),
+        ({"layouts": {"brick": {"shares": [1, 0]}}}, "layouts.brick.*shares.* a list of 5"),
+        ({"layouts": {"brick": {"pitches": [1, 2]}}}, "layouts.brick.*pitches: unknown key"),
+        ({"layouts": {"brick": {"pitch": [8, 4]}}}, "layouts.brick.*pitch: got .* two rising numbers"),
+        ({"layouts": ["brick"]}, "layouts: got .* an object"),
+    ],
+)
+def test_what_contradicts_or_cannot_be_is_named(values, message):
+    with pytest.raises(ConfigInvalid, match=message):
+        recipe_from_values(TextureRecipe, values)
+
+
 def test_an_unknown_key_is_named_with_the_closest():
     with pytest.raises(ConfigInvalid, match="recipe key 'learning_rat' is not known") as caught:
         recipe_from_values(TextureRecipe, {"learning_rat": 0.1})
