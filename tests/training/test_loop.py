@@ -270,7 +270,9 @@ def test_a_new_run_may_start_from_another(data, tmp_path):
 
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 def test_every_loss_and_penalty_trains_both_networks(data, tmp_path, loss):
-    weights = {"gradient_penalty": 10.0, "r1_gamma": 0.0} if loss == "wasserstein" else {"r1_gamma": 0.1, "r2_gamma": 0.1}
+    weights = {"r1_gamma": 0.1, "r2_gamma": 0.1}
+    if loss == "wasserstein":
+        weights = {"r1_gamma": 0.0, "gradient_penalty": 10.0}
     task = make_task("texture", data, loss=loss, r1_interval=1, **weights)
     before = [parameter.clone() for module in (task.generator, task.discriminator) for parameter in module.parameters()]
     steps(tmp_path, task, 2)
