@@ -131,6 +131,17 @@ def test_classes_keep_the_layouts_they_were_trained_with(exported):
     assert metal.layout == LayoutSpec()
 
 
+def test_relief_keeps_within_what_can_be_believed(exported):
+    """Two steps of training give any relief; joints are never as flat as glaze."""
+    assert package_from_runs._relief_px(0.1, jointed=False) == 0.5
+    assert package_from_runs._relief_px(0.1, jointed=True) == 3.0
+    assert package_from_runs._relief_px(5.5, jointed=True) == 5.5
+    assert package_from_runs._relief_px(77.0, jointed=False) == 10.0
+    brick, metal = verify_package(exported).manifest.classes
+    assert 3.0 <= brick.relief_px <= 10.0
+    assert 0.5 <= metal.relief_px <= 10.0
+
+
 def test_golden_requests_replay_clean(exported, session):
     verified = verify_package(exported)
     results = golden.replay(session, verified.manifest, golden.load(verified))
