@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from assetgen.errors import ConfigInvalid, RuntimeMissing
+from assetgen.training.recipe import layouts_from_toml
 
 LICENSES = {"Apache-2.0": Path(__file__).resolve().parent.parent / "LICENSE"}
 
@@ -22,6 +23,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--license", default="Apache-2.0", metavar="SPDX", help="licence of the weights (Apache-2.0)")
     parser.add_argument("--license-file", type=Path, help="its text; needed for any other licence")
     parser.add_argument("--notes", type=Path, help="Markdown for the model card: what the model does well and badly")
+    parser.add_argument(
+        "--layouts",
+        type=Path,
+        help="TOML with a table [layouts]: patterns to draw by class instead of those trained on",
+    )
     arguments = parser.parse_args(argv)
     license_file = arguments.license_file or LICENSES.get(arguments.license)
     if license_file is None or not license_file.is_file():
@@ -45,6 +51,7 @@ def main(argv: list[str]) -> int:
         license=arguments.license,
         license_file=license_file,
         notes=notes,
+        layouts=layouts_from_toml(arguments.layouts) if arguments.layouts else {},
         notify=lambda line: print(line, flush=True),  # noqa: T201
     )
     return 0

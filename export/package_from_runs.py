@@ -61,6 +61,7 @@ def package_from_runs(
     license: str,
     license_file: Path,
     notes: str = "",
+    layouts: Mapping[str, LayoutSpec] | None = None,
     notify: Notify = lambda _line: None,
 ) -> str:
     """Write the package ``output``; returns its digest.
@@ -69,6 +70,7 @@ def package_from_runs(
 
     Args:
         license: SPDX expression of the weights' licence; ``license_file`` holds its text.
+        layouts: by class, what the model draws by itself if not what it was trained on.
         notes: what a person has to say of the model; becomes part of the card.
         notify: called with a line for every step.
 
@@ -76,6 +78,11 @@ def package_from_runs(
         CheckpointInvalid, ParityFailed, PolicyViolated, PackageInvalid, OutputUnwritable: see there.
     """
     runs = read_runs(texture_run, detail_run)
+    if strange := set(layouts or {}) - set(runs.classes):
+        raise ConfigInvalid(
+            f"layouts for {min(strange)!r}, which is no class", hint=f"classes: {', '.join(runs.classes)}"
+        )
+    layouts = {**runs.texture_recipe.layouts, **(layouts or {})}
     graph = graph_from_runs(runs)
     partial = output.with_name(output.name + ".partial")
     try:
@@ -83,7 +90,7 @@ def package_from_runs(
         partial.mkdir(parents=True)
         notify("PyTorch to ONNX")
         onnx_from_module(graph, partial / GRAPH_NAME)
-        manifest = _manifest(runs, graph, id=id, version=version, display_name=display_name, license=license)
+        manifest = _manifest(runs, graph, layouts, id=id, version=version, display_name=display_name, license=license)
         policy.check_graph(partial / GRAPH_NAME, manifest)
         shutil.copyfile(license_file, partial / "LICENSE")
         write_manifest(partial, manifest)
@@ -120,7 +127,16 @@ def package_from_runs(
     return digest
 
 
-def _manifest(runs: Runs, graph: MaterialGraph, *, id: str, version: str, display_name: str, license: str) -> Manifest:
+def _manifest(
+    runs: Runs,
+    graph: MaterialGraph,
+    layouts: Mapping[str, LayoutSpec],
+    *,
+    id: str,
+    version: str,
+    display_name: str,
+    license: str,
+) -> Manifest:
     config = graph.texture.config
     stride = graph.stride
     relief = runs.detail.facts["relief_px"]
@@ -143,7 +159,7 @@ def _manifest(runs: Runs, graph: MaterialGraph, *, id: str, version: str, displa
                 name.replace("_", " ").capitalize(),
                 _relief_px(relief[name], name in runs.detail_recipe.jointed_classes),
                 name in metal,
-                runs.texture_recipe.layouts.get(name, LayoutSpec()),
+                layouts.get(name, LayoutSpec()),
             )
             for name in runs.classes
         ),

@@ -172,6 +172,14 @@ class DetailRecipe:
         )
 
 
+def layouts_from_toml(path: Path) -> dict[str, LayoutSpec]:
+    """The table ``[layouts]`` of a file that holds nothing else; raises ConfigInvalid."""
+    values = _toml(path)
+    if values.keys() != {"layouts"}:
+        raise ConfigInvalid(f"{path} holds {', '.join(values) or 'nothing'}; one table [layouts] is allowed")
+    return _layouts(values["layouts"])
+
+
 RecipeType = TypeVar("RecipeType", TextureRecipe, DetailRecipe)
 
 
@@ -181,13 +189,7 @@ def recipe_from_toml(kind: type[RecipeType], path: Path, overrides: Mapping[str,
     Raises:
         ConfigInvalid: unreadable file, unknown key (with the closest name), wrong type, or value out of range.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigInvalid(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"{path} is not TOML: {error}") from error
-    return recipe_from_values(kind, {**values, **(overrides or {})})
+    return recipe_from_values(kind, {**_toml(path), **(overrides or {})})
 
 
 def recipe_from_values(kind: type[RecipeType], values: Mapping[str, Any]) -> RecipeType:
@@ -202,6 +204,15 @@ def recipe_from_values(kind: type[RecipeType], values: Mapping[str, Any]) -> Rec
             )
         checked[name] = _layouts(value) if name == "layouts" else _typed(name, value, fields[name].default)
     return kind(**checked)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"{path} is not TOML: {error}") from error
 
 
 def _layouts(value: Any) -> dict[str, LayoutSpec]:

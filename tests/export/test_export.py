@@ -131,6 +131,20 @@ def test_classes_keep_the_layouts_they_were_trained_with(exported):
     assert metal.layout == LayoutSpec()
 
 
+def test_other_layouts_may_be_served_than_were_trained_on(runs, tmp_path):
+    served = tmp_path / "served.toml"
+    served.write_text("[layouts]\nmetal = { pitch = [4, 8] }\n")
+    output = tmp_path / "tiny-real"
+    arguments = [str(runs[0]), "--detail", str(runs[1]), "-o", str(output), "--layouts", str(served)]
+    assert cli.main(arguments) == 0
+    brick, metal = verify_package(output).manifest.classes
+    assert brick.layout == TEXTURE.layouts["brick"]
+    assert metal.layout == LayoutSpec(pitch=(4.0, 8.0))
+    served.write_text("[layouts]\nlava = { pitch = [4, 8] }\n")
+    with pytest.raises(ConfigInvalid, match="layouts for 'lava', which is no class"):
+        cli.main(arguments)
+
+
 def test_relief_keeps_within_what_can_be_believed(exported):
     """Two steps of training give any relief; joints are never as flat as glaze."""
     assert package_from_runs._relief_px(0.1, jointed=False) == 0.5

@@ -7,7 +7,13 @@ import pytest
 
 from assetgen.errors import ConfigInvalid
 from assetgen.training import cli
-from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_toml, recipe_from_values
+from assetgen.training.recipe import (
+    DetailRecipe,
+    TextureRecipe,
+    layouts_from_toml,
+    recipe_from_toml,
+    recipe_from_values,
+)
 
 KINDS = [TextureRecipe, DetailRecipe]
 
@@ -28,6 +34,10 @@ def test_overrides_win(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(cli.RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_the_recipes_that_come_along_are_valid(path):
+    if path.stem.endswith("-served"):
+        known = recipe_from_toml(TextureRecipe, cli.RECIPES / "starter.toml").classes
+        assert layouts_from_toml(path).keys() <= set(known)
+        return
     kind = DetailRecipe if "detail" in path.stem else TextureRecipe
     assert recipe_from_toml(kind, path).classes is not None
 
@@ -55,6 +65,15 @@ def test_starter_recipes_belong_together():
 def test_what_contradicts_or_cannot_be_is_named(values, message):
     with pytest.raises(ConfigInvalid, match=message):
         recipe_from_values(TextureRecipe, values)
+
+
+def test_a_file_of_layouts_holds_nothing_else(tmp_path):
+    path = tmp_path / "l.toml"
+    path.write_text("batch = 8\n[layouts]\nbrick = { pitch = [4, 8] }\n")
+    with pytest.raises(ConfigInvalid, match=r"holds batch, layouts; one table \[layouts\] is allowed"):
+        layouts_from_toml(path)
+    path.write_text("[layouts]\nbrick = { pitch = [4, 8] }\n")
+    assert layouts_from_toml(path)["brick"].pitch == (4.0, 8.0)
 
 
 def test_an_unknown_key_is_named_with_the_closest():
