@@ -1,8 +1,8 @@
 """One device: prepare, run and finish one asset for each calling thread; imports kinds, runtime, package and turns.
 
 The thread that wants an asset makes it, but for the run of the graph, for which all take turns on one thread: with a
-thread a call, the scheduler loses a tenth of the throughput of two cores. Turns keep memory too: one asset runs, one more
-is being prepared, one encoded. A worker process per device can take this class's place without the service noticing.
+thread a call, two cores lose a tenth of their throughput. Turns keep memory too: one asset runs, one more is being
+prepared, one encoded. A worker process per device can take this class's place without the service noticing.
 """
 
 from __future__ import annotations

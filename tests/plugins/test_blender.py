@@ -47,6 +47,8 @@ def test_the_form_is_drawn_from_what_the_server_describes(connected):
         "truncation": 0.7,
         "relief": 1.0,
         "roughness_shift": 0.0,
+        "pattern": "auto",
+        "pattern_scale": 1.0,
         "variation_seed": -1,
     }
 
