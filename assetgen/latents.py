@@ -1,7 +1,7 @@
 """From (seed, index) to a graph's inputs, by numpy's counter-based Philox generator; pure, numpy only.
 
-One generator an asset, keyed by (seed, index), draws in a fixed order: z, the layout, its cells, grid noise, then the
-noise maps in manifest order. That order is part of the contract: asset i does not depend on the count, and z and layout
+One generator an asset, keyed by (seed, index), draws in a fixed order: z, the layout, its cells, then all noise, in
+manifest order. That order is part of the contract: asset i does not depend on the count, and z and layout
 do not depend on the size.
 """
 
@@ -30,7 +30,7 @@ class _Key(ISeedSequence):
         self._key = np.array([seed, index], dtype=np.uint64)
 
     def generate_state(self, n_words: int, dtype: Any = np.uint64) -> NDArray[Any]:
-        """The key, whatever it is asked for: Philox takes two words."""
+        """The key: the two words that Philox asks for."""
         assert (n_words, np.dtype(dtype)) == (2, np.uint64)  # noqa: S101 -- numpy's own call, held by a test
         return self._key
 

@@ -68,17 +68,18 @@ def raster(rng: np.random.Generator, layout: Layout, texels: tuple[int, int]) ->
 
     Returns:
         ``[LAYOUT_CHANNELS, rows, columns] float32``. The number of rows and of cells in a row is rounded so that they
-        close, at least one; in running bond and for cells to an even number of rows.
+        close, at least one, at most one a texel; in running bond and for cells to an even number of rows.
     """
     height, width = texels[::-1] if layout.turned else texels
     if layout.pattern == "plain":
         channels = np.zeros((LAYOUT_CHANNELS, height, width), dtype=np.float32)
         channels[7] = _streaks(rng, height, width)
         return _turned(channels) if layout.turned else channels
-    rows = max(round(height / layout.pitch), 1)
+    # Cells smaller than a texel would be noise, and their number has no bound but this.
+    rows = max(min(round(height / layout.pitch), height), 1)
     if layout.pattern in ("running", "cells"):
-        rows = max(2 * round(height / layout.pitch / 2), 2)
-    columns = max(round(width / (layout.pitch * layout.aspect)), 1)
+        rows = max(2 * min(round(height / layout.pitch / 2), height // 2), 2)
+    columns = max(min(round(width / (layout.pitch * layout.aspect)), width), 1)
     lay = _cells if layout.pattern == "cells" else _courses
     laid = lay(rng, layout.jitter, layout.pattern, (rows, columns), (height, width))
     values = rng.standard_normal((3, rows * columns), dtype=np.float32)

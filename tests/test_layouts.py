@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -83,6 +84,14 @@ def test_cells_have_the_size_asked_for(seed, pitch, aspect, pattern):
     if pattern in ("running", "cells"):
         rows = 2 * round(96 / pitch / 2)
     assert cells_of(lay(layout, seed, (96, 160))) == rows * columns
+
+
+@pytest.mark.parametrize("pattern", CELLS)
+def test_there_is_never_more_than_a_cell_a_texel(pattern):
+    """However small a model and a request make them: their number is memory."""
+    rng = Mock(wraps=latents.generator(0, 0))
+    raster(rng, Layout(pattern, 0.01, 0.1, 0.4, turned=False), (24, 32))
+    assert rng.standard_normal.call_args.args == ((3, 24 * 32),)
 
 
 def test_twice_the_torus_has_four_times_the_cells_of_the_same_size():

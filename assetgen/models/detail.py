@@ -19,7 +19,7 @@ from assetgen.models.layers import Conv, Dense, activate, upsample
 SCALE = 4
 # Of the logit of height, whose deviation is about 0.7: what joints lie lower by in classes that have them.
 JOINT_DEPTH = 1.5
-# What the convolutions may add to the logit of height; at 1 they learn the few scans by heart (docs/training.md).
+# What the convolutions may add to the logit of height; at 1 they learn the few scans by heart.
 CORRECTION = 0.3
 
 

@@ -24,21 +24,29 @@ class Loss:
     paired: bool = False
 
 
+def _logistic(real: Tensor, fake: Tensor) -> Tensor:
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def _raise_fakes(_real: Tensor, fake: Tensor) -> Tensor:
+    return -fake.mean()
+
+
 LOSSES = {
     # Non-saturating logistic (Goodfellow et al. 2014).
     "ns_logistic": Loss(
-        discriminator=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+        discriminator=_logistic,
         generator=lambda _real, fake: F.softplus(-fake).mean(),
     ),
     # The minimax game of the same paper: its gradient vanishes while the discriminator wins; to show that it does.
     "saturating": Loss(
-        discriminator=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+        discriminator=_logistic,
         generator=lambda _real, fake: -F.softplus(fake).mean(),
     ),
     # Hinge (Lim and Ye 2017), as in SAGAN and BigGAN.
     "hinge": Loss(
         discriminator=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
-        generator=lambda _real, fake: -fake.mean(),
+        generator=_raise_fakes,
     ),
     # Least squares (Mao et al. 2017) with targets 1 and 0.
     "least_squares": Loss(
@@ -48,7 +56,7 @@ LOSSES = {
     # Wasserstein (Arjovsky et al. 2017); means little without the gradient penalty below.
     "wasserstein": Loss(
         discriminator=lambda real, fake: fake.mean() - real.mean(),
-        generator=lambda _real, fake: -fake.mean(),
+        generator=_raise_fakes,
     ),
     # Relativistic paired logistic (Jolicoeur-Martineau 2018, Huang et al. 2024).
     "relativistic": Loss(

@@ -99,9 +99,8 @@ class TextureTask:
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         pictures = augment(pictures, progress.augment, rng)
         fakes = augment(fakes, progress.augment, rng)
-        real_logits, fake_logits = self._score(torch.cat([pictures, fakes]), torch.cat([labels, inputs.labels])).chunk(
-            2
-        )
+        logits = self._score(torch.cat([pictures, fakes]), torch.cat([labels, inputs.labels]))
+        real_logits, fake_logits = logits.chunk(2)
         loss = loss_of.discriminator(real_logits, fake_logits)
         adam_d = self.optimisers["discriminator_adam"]
         adam_d.zero_grad(set_to_none=True)
