@@ -20,13 +20,14 @@ import numpy as np
 from assetgen import __version__
 from assetgen.client import Client
 from assetgen.errors import ConfigInvalid, OutputUnwritable
-from assetgen.kinds import KINDS
+from assetgen.kinds import example_inputs
 from assetgen.kinds.windows import run_in_windows
 from assetgen.launch import ServerProcess
 from assetgen.package import VerifiedPackage
 from assetgen.postprocess import encode
 from assetgen.runtime import Session, open_session
 from assetgen.runtime.cpu import usable_cores
+from assetgen.server.bare import bare_server
 from assetgen.store import bundled_models_folder, open_store
 from assetgen.types import ColorSpace, Encoding, FloatArray, MapKind, OutputSpec, PixelFormat, Request
 
@@ -59,7 +60,7 @@ def run(
     arguments += [] if threads is None else ["--threads", str(threads)]
     session = open_session(package, device, threads)
     measure: dict[str, Callable[[], Figures]] = {
-        "server": lambda: _server(package, session, arguments, seconds),
+        "server": lambda: _server(package, session, arguments, device, threads, seconds),
         "pixels": lambda: _pixels(package, session),
         "memory": lambda: _memory(package, folders, device, threads),
         "encode": lambda: _encode(package, session),
@@ -96,30 +97,41 @@ def peak_memory(folders: Sequence[str], model_id: str, device: str, threads: int
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _server(package: VerifiedPackage, session: Session, arguments: Sequence[str], seconds: float) -> Figures:
+def _server(
+    package: VerifiedPackage,
+    session: Session,
+    arguments: Sequence[str],
+    device: str,
+    threads: int | None,
+    seconds: float,
+) -> Figures:
     """One raw RGB map at 256 px: the bare session call beside the whole way through a server on loopback.
 
-    Raw and served calls alternate call by call, so that the machine's other load meets both alike; throughputs are of
-    alternating rounds.
+    Raw calls, those of a bare gRPC server and ours alternate call by call, so that the machine's other load meets all
+    alike; throughputs are of alternating rounds.
     """
     edge_px = _edge(package, SMALL_PX)
-    inputs = _inputs(package, edge_px)
+    inputs = example_inputs(package, edge_px)
     with ServerProcess(arguments) as server, Client(server.address) as client:
         raw_ms: list[float] = []
+        bare_ms: list[float] = []
         served_ms: list[float] = []
-        for seed in range(20):
-            session.run(inputs)
-            _call(client, package, edge_px, seed)
-        end_s = time.perf_counter() + seconds
-        while time.perf_counter() < end_s:
-            raw_ms.append(_timed_ms(lambda: session.run(inputs)))
-            served_ms.append(_timed_ms(lambda: _call(client, package, edge_px, len(served_ms))))
+        with bare_server(package.folder, device, threads, edge_px) as call_bare:
+            for seed in range(20):
+                session.run(inputs)
+                call_bare()
+                _call(client, package, edge_px, seed)
+            end_s = time.perf_counter() + seconds
+            while time.perf_counter() < end_s:
+                raw_ms.append(_timed_ms(lambda: session.run(inputs)))
+                bare_ms.append(_timed_ms(call_bare))
+                served_ms.append(_timed_ms(lambda: _call(client, package, edge_px, len(served_ms))))
         raw_rates: list[float] = []
         served_rates: list[float] = []
         for _ in range(ROUNDS):
             raw_rates.append(_raw_rate(session, inputs, seconds / ROUNDS))
             served_rates.append(_served_rate(server.address, package, edge_px, seconds / ROUNDS))
-    overheads = [served - raw for served, raw in zip(served_ms, raw_ms, strict=True)]
+    above_raw = partial(_median_difference, raw_ms)
     return {
         "edge_px": edge_px,
         "calls": len(raw_ms),
@@ -128,7 +140,8 @@ def _server(package: VerifiedPackage, session: Session, arguments: Sequence[str]
         "served_p50_ms": statistics.median(served_ms),
         "served_p95_ms": _p95(served_ms),
         "overhead_p50_ms": statistics.median(served_ms) - statistics.median(raw_ms),
-        "overhead_of_pairs_p50_ms": statistics.median(overheads),
+        "overhead_of_pairs_p50_ms": above_raw(served_ms),
+        "bare_grpc_overhead_of_pairs_p50_ms": above_raw(bare_ms),
         "raw_per_s": statistics.median(raw_rates),
         f"served_per_s_{CLIENTS}_clients": statistics.median(served_rates),
         "throughput_ratio": statistics.median(served_rates) / statistics.median(raw_rates),
@@ -140,7 +153,7 @@ def _pixels(package: VerifiedPackage, session: Session) -> Figures:
     small_px, large_px = _edge(package, SMALL_PX), _edge(package, LARGE_PX)
     nanoseconds = {}
     for edge_px, repeats in ((small_px, 15), (large_px, 3)):
-        inputs = _inputs(package, edge_px)
+        inputs = example_inputs(package, edge_px)
         run_in_windows(session.run, package.manifest, inputs)
         spent_ms = statistics.median(
             _timed_ms(partial(run_in_windows, session.run, package.manifest, inputs)) for _ in range(repeats)
@@ -168,7 +181,7 @@ def _memory(package: VerifiedPackage, folders: Sequence[Path], device: str, thre
 def _encode(package: VerifiedPackage, session: Session) -> Figures:
     """Files of base colour at 1024 px."""
     edge_px = _edge(package, FILE_PX)
-    outputs = session.run(_inputs(package, edge_px))
+    outputs = session.run(example_inputs(package, edge_px))
     name = next(spec.name for spec in package.manifest.outputs if spec.map_kind == MapKind.BASE_COLOR)
     pixels = (outputs[name][0].transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
     spent_ms, size_bytes = [], 0
@@ -177,7 +190,7 @@ def _encode(package: VerifiedPackage, session: Session) -> Figures:
         data = encode.encode(pixels, PixelFormat.RGB8, Encoding.PNG, color_space=ColorSpace.SRGB)
         spent_ms.append((time.perf_counter() - begun_s) * 1e3)
         size_bytes = len(data)
-    run_ms = _timed_ms(lambda: session.run(_inputs(package, edge_px)))
+    run_ms = _timed_ms(lambda: session.run(example_inputs(package, edge_px)))
     return {
         "edge_px": edge_px,
         "png_ms": statistics.median(spent_ms),
@@ -214,17 +227,15 @@ def _edge(package: VerifiedPackage, wanted_px: int) -> int:
     return min(wanted_px, package.manifest.size.max_px)
 
 
-def _inputs(package: VerifiedPackage, edge_px: int) -> dict[str, FloatArray]:
-    kind = KINDS[package.manifest.kind]
-    request = Request(package.manifest.id, seed=0, width_px=edge_px, height_px=edge_px)
-    return kind.prepare(package.manifest, kind.resolve(package.manifest, request), 0)
-
-
 def _call(client: Client, package: VerifiedPackage, edge_px: int, seed: int) -> None:
     output = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
     request = Request(package.manifest.id, seed=seed, width_px=edge_px, height_px=edge_px, output=output)
     for _ in client.generate(request):
         pass
+
+
+def _median_difference(base_ms: Sequence[float], given_ms: Sequence[float]) -> float:
+    return statistics.median(given - base for base, given in zip(base_ms, given_ms, strict=True))
 
 
 def _raw_rate(session: Session, inputs: dict[str, FloatArray], seconds: float) -> float:

@@ -1,8 +1,8 @@
 """One device: prepare, run and finish one asset for each calling thread; imports kinds, runtime, package and turns.
 
-The thread that wants an asset makes it, but for the run of the graph, for which all take turns on one thread: with a
-thread a call, two cores lose a tenth of their throughput. Turns keep memory too: one asset runs, one more is being
-prepared, one encoded. A worker process per device can take this class's place without the service noticing.
+The thread that wants an asset makes it; at the device all take turns. An asset that is alone has the whole device,
+which makes it soonest; of several, two run at a time on half of it each, which makes most a second. Turns keep memory
+too. A worker process per device can take this class's place without the service noticing.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from assetgen.errors import AssetgenError, Cancelled, InternalError, QueueFull
-from assetgen.kinds import KINDS, Plan
-from assetgen.kinds.windows import Run, run_in_windows
+from assetgen.kinds import KINDS, Plan, example_inputs
+from assetgen.kinds.windows import Run, count_windows, run_in_windows
 from assetgen.package import VerifiedPackage
 from assetgen.runtime import Session, open_session, self_check
 from assetgen.turns import Ticket, Turns
-from assetgen.types import Artifact, FloatArray, Request
+from assetgen.types import Artifact, FloatArray
 
 log = logging.getLogger(__name__)
 
-# While one asset runs, the inputs of the next are drawn and the files of the last encoded; more would only fill memory.
-UNDER_WAY = 3
+# While two assets run, the inputs of the next are drawn and the files of the last encoded; more would only fill memory.
+UNDER_WAY = 4
+WHOLE_DEVICE, HALF_DEVICE = 2, 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ class Job(Ticket):
         notify: called with the job's news as they come, from the thread that makes it.
         tell_stages: whether stages are news; a small single asset saves the time.
         begun_s: ``time.monotonic()`` when the work on it began.
-        run: its turn at the device.
     """
 
     package: VerifiedPackage
@@ -56,7 +55,6 @@ class Job(Ticket):
     notify: Callable[[News], object]
     tell_stages: bool = True
     begun_s: float = field(default=0.0, init=False)
-    run: Future[dict[str, FloatArray]] | None = field(default=None, init=False)
 
 
 class Worker:
@@ -74,9 +72,9 @@ class Worker:
         self._sessions: dict[str, Session] = {}
         self._opening = threading.Lock()
         self._lock = threading.Lock()
-        self._running: tuple[Job, Session] | None = None
+        self._running: dict[Job, Session] = {}
         self._places = Turns(UNDER_WAY)
-        self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="assetgen-run")
+        self._device_turns = Turns(WHOLE_DEVICE)
 
     @property
     def device(self) -> str:
@@ -91,7 +89,8 @@ class Worker:
         with self._opening:
             if package.digest not in self._sessions:
                 session = open_session(package, self._device, self._threads_of_session)
-                _warm_up(package, session)
+                # First runs also allocate and choose kernels.
+                self_check(session, example_inputs(package, package.manifest.size.min_px))
                 self._sessions[package.digest] = session
         return self._sessions[package.digest]
 
@@ -115,15 +114,13 @@ class Worker:
         """Stop ``job`` wherever it is: in a queue, before the next step, or inside the run of the graph."""
         with self._lock:
             job.error = job.error or error or Cancelled("the call was cancelled")
-            if self._running is not None and self._running[0] is job:
-                self._running[1].terminate()
-            if job.run is not None:
-                job.run.cancel()  # does nothing once it runs
+            if job in self._running:
+                self._running[job].terminate(job)
         self._places.call_off(job)
+        self._device_turns.call_off(job)
 
     def close(self) -> None:
-        """End the thread and free the models; no job may be under way."""
-        self._device_thread.shutdown()
+        """Free the models; no job may be under way."""
         for session in self._sessions.values():
             session.close()
 
@@ -140,30 +137,23 @@ class Worker:
                 job.notify(artifact)
 
     def _run_in_turn(self, job: Job, inputs: dict[str, FloatArray]) -> dict[str, FloatArray]:
-        with self._lock:
-            _stop_if_cancelled(job)
-            job.run = self._device_thread.submit(self._run, job, inputs)
-        try:
-            return job.run.result()
-        except CancelledError:
-            _stop_if_cancelled(job)
-            raise
-
-    def _run(self, job: Job, inputs: dict[str, FloatArray]) -> dict[str, FloatArray]:
-        session = self.session(job.package)
-        with self._lock:
-            _stop_if_cancelled(job)
-            self._running = (job, session)
-        try:
-            if job.tell_stages:
-                job.notify(Stage("generating"))
-            begin_s = time.monotonic()
-            outputs = run_in_windows(_watched(session, job), job.package.manifest, inputs)
-            self._note_speed(job, time.monotonic() - begin_s)
-            return outputs
-        finally:
+        session, plan, manifest = self.session(job.package), job.plan, job.package.manifest
+        # What takes several windows needs all the memory there is.
+        half = session.splits and self._places.used > 1 and count_windows(manifest, plan.height_px, plan.width_px) == 1
+        with self._device_turns.taken(job, HALF_DEVICE if half else WHOLE_DEVICE):
             with self._lock:
-                self._running = None
+                _stop_if_cancelled(job)
+                self._running[job] = session
+            try:
+                if job.tell_stages:
+                    job.notify(Stage("generating"))
+                begin_s = time.monotonic()
+                outputs = run_in_windows(_watched(session, job, half), manifest, inputs)
+                self._note_speed(job, time.monotonic() - begin_s)
+                return outputs
+            finally:
+                with self._lock:
+                    del self._running[job]
 
     def _note_speed(self, job: Job, run_s: float) -> None:
         speed = run_s / (job.plan.width_px * job.plan.height_px)
@@ -171,19 +161,12 @@ class Worker:
         self.seconds_per_px[job.package.digest] = speed if best is None else min(best, speed)
 
 
-def _warm_up(package: VerifiedPackage, session: Session) -> None:
-    """Run the smallest asset and check that it repeats; first runs also allocate and choose kernels."""
-    kind, edge_px = KINDS[package.manifest.kind], package.manifest.size.min_px
-    request = Request(package.manifest.id, seed=0, width_px=edge_px, height_px=edge_px)
-    self_check(session, kind.prepare(package.manifest, kind.resolve(package.manifest, request), 0))
-
-
-def _watched(session: Session, job: Job) -> Run:
+def _watched(session: Session, job: Job, half: bool) -> Run:
     """The session's run, but not once the job was cancelled: ``terminate`` between two windows stops nothing."""
 
     def run(inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
         _stop_if_cancelled(job)
-        return session.run(inputs)
+        return session.run(inputs, half=half, owner=job)
 
     return run
 

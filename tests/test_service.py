@@ -168,10 +168,10 @@ def test_stopping_a_call_stops_the_run_and_frees_the_place(make, slow_package, c
     session = service.worker.session(slow_package)
     run = session.run
 
-    def watched(inputs):
+    def watched(inputs, **how):
         running.set()
         try:
-            return run(inputs)
+            return run(inputs, **how)
         except Cancelled:
             stopped.append(True)
             raise
@@ -285,7 +285,7 @@ def test_a_fault_inside_stays_inside(make, package, caplog):
     service = make()
     session = service.worker.session(package)
     run = session.run
-    session.run = lambda inputs: {name: values * float("nan") for name, values in run(inputs).items()}
+    session.run = lambda inputs, **_: {name: values * float("nan") for name, values in run(inputs).items()}
     with pytest.raises(InternalError, match=r"^the asset could not be made$"):
         collect(service, asked())
     assert "values reach from nan to nan" in caplog.text
@@ -297,7 +297,7 @@ def test_no_memory_is_said_as_such(make, package):
     service = make()
     session = service.worker.session(package)
 
-    def run(inputs):
+    def run(inputs, **_):
         raise MemoryError
 
     session.run = run
@@ -314,6 +314,54 @@ def test_a_model_of_unknown_kind_is_refused_at_the_start(package):
 def test_small_single_assets_send_no_progress(make):
     events = collect(make(), asked(output=OutputSpec(maps=(MapKind.NORMAL,), encoding=Encoding.RAW)))
     assert [type(event) for event in events] == [Started, Artifact, Finished]
+
+
+def test_calls_at_once_run_by_halves_a_call_alone_does_not_and_bytes_are_the_same(package):
+    """What a call asks for never depends on who else asks."""
+    worker, halves = Worker("cpu", 2), []
+    with LocalMaker(Service({"tiny": package}, worker)) as maker:
+        session = worker.session(package)
+        run = session.run
+
+        def watched(inputs, half=False, owner=None):
+            halves.append(half)
+            return run(inputs, half=half, owner=owner)
+
+        session.run = watched
+        alone = [files(maker.generate(asked(seed=seed))) for seed in range(12)]
+        assert not any(halves)
+        with ThreadPoolExecutor(6) as pool:
+            together = list(pool.map(lambda seed: files(maker.generate(asked(seed=seed))), range(12)))
+        assert together == alone
+        assert any(halves[12:])
+        halves.clear()
+        files(maker.generate(asked(count=6)))
+        assert any(halves)
+
+
+def test_what_takes_several_windows_has_the_device_for_itself(package):
+    size = replace(package.manifest.size, window_px=256, halo_px=64)
+    windowed = replace(package, manifest=replace(package.manifest, size=size))
+    worker = Worker("cpu", 2)
+    with LocalMaker(Service({"tiny": windowed}, worker)) as maker:
+        session, halves, inside, most = worker.session(windowed), [], 0, 0
+        run = session.run
+
+        def watched(inputs, half=False, owner=None):
+            nonlocal inside, most
+            halves.append(half)
+            inside += 1
+            most = max(most, inside)
+            try:
+                return run(inputs, half=half, owner=owner)
+            finally:
+                inside -= 1
+
+        session.run = watched
+        files(maker.generate(asked(width_px=512, height_px=512, count=3)))
+    assert len(halves) == 3 * 16
+    assert not any(halves)
+    assert most == 1
 
 
 def test_a_cancelled_job_is_skipped(package):

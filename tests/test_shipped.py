@@ -149,3 +149,12 @@ def test_the_graph_names_no_file_of_the_machine_that_made_it(package: VerifiedPa
     data = (package.folder / package.manifest.graph).read_bytes()
     assert b".py" not in data
     assert b"stack_trace" not in data
+
+
+@pytest.mark.parametrize(("width_px", "height_px"), [(256, 256), (192, 320), (512, 512)])
+def test_half_of_the_processor_gives_the_same_bytes(package: VerifiedPackage, width_px: int, height_px: int) -> None:
+    session = open_session(package, "cpu", 2)
+    request = Request(package.manifest.id, seed=3, width_px=width_px, height_px=height_px)
+    inputs = texture.prepare(package.manifest, texture.resolve(package.manifest, request), 0)
+    whole, half = session.run(inputs), session.run(inputs, half=True)
+    assert all(values.tobytes() == half[name].tobytes() for name, values in whole.items())

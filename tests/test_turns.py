@@ -96,3 +96,59 @@ def test_an_error_set_before_is_raised_at_once():
         raise AssertionError
     with turns.taken(Ticket()):
         pass
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=8))
+def test_those_who_need_several_places_are_not_passed_by(needs):
+    turns, served, most, inside, lock = Turns(3), [], 0, 0, threading.Lock()
+
+    def work(number, places):
+        nonlocal most, inside
+        with turns.taken(tickets[number], places):
+            with lock:
+                served.append(number)
+                inside += places
+                most = max(most, inside)
+            time.sleep(0.0005)
+            with lock:
+                inside -= places
+
+    tickets = [Ticket() for _ in needs]
+    with turns.taken(Ticket(), 3):
+        assert turns.used == 3
+        threads = []
+        for number, places in enumerate(needs):
+            threads.append(threading.Thread(target=work, args=(number, places)))
+            threads[-1].start()
+            wait_for(lambda number=number: turns.waiting == number + 1)
+    for thread in threads:
+        thread.join()
+    assert sorted(served) == list(range(len(needs)))
+    # Who is let in together may come to the list in any order; nobody comes before one who was let in earlier.
+    assert all(served.index(number) < 3 + number for number in range(len(needs)))
+    assert most <= 3
+    assert turns.used == 0
+
+
+def test_calling_off_the_first_lets_in_those_it_held_up():
+    turns, wide, narrow, entered = Turns(2), Ticket(), Ticket(), threading.Event()
+
+    def wait_wide():
+        with pytest.raises(KeyError), turns.taken(wide, 2):
+            raise AssertionError
+
+    def wait_narrow():
+        with turns.taken(narrow):
+            entered.set()
+
+    with turns.taken(Ticket()):
+        threads = [threading.Thread(target=wait_wide), threading.Thread(target=wait_narrow)]
+        for number, thread in enumerate(threads):
+            thread.start()
+            wait_for(lambda number=number: turns.waiting == number + 1)
+        assert not entered.is_set()
+        wide.error = KeyError()
+        turns.call_off(wide)
+        assert entered.wait(60)
+    for thread in threads:
+        thread.join()

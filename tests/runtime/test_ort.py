@@ -150,6 +150,50 @@ def test_terminate_without_a_run_does_nothing(package):
     session.run(tiny_feeds())
 
 
+def test_terminate_stops_the_runs_of_one_owner(wide):
+    session, mine, theirs = open_session(wide, "cpu", 2), object(), object()
+    large = tiny_feeds(cells=(96, 96))
+    wanted, found, stop = digest_of(session.run(large)), [], threading.Event()
+
+    def pester() -> None:
+        while not stop.wait(0.002):
+            session.terminate(theirs)
+
+    def run(owner: object) -> None:
+        try:
+            found.append((owner, digest_of(session.run(large, half=True, owner=owner))))
+        except Cancelled:
+            found.append((owner, "cancelled"))
+
+    threads = [threading.Thread(target=run, args=(owner,)) for owner in (mine, theirs)]
+    pest = threading.Thread(target=pester)
+    for thread in (pest, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stop.set()
+    pest.join()
+    assert dict(found) == {mine: wanted, theirs: "cancelled"}
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_halves_give_the_bytes_of_the_whole(package, threads):
+    session = open_session(package, "cpu", threads)
+    assert session.splits
+    for cells in ((4, 4), (2, 5), (16, 16)):
+        feeds = tiny_feeds(cells=cells)
+        assert digest_of(session.run(feeds, half=True)) == digest_of(session.run(feeds))
+    session.join()
+    assert not session.splits
+    with pytest.raises(RuntimeError, match="does not split"):
+        session.run(tiny_feeds(), half=True)
+    session.run(tiny_feeds())
+
+
+def test_one_thread_does_not_split(package):
+    assert not open_session(package, "cpu", 1).splits
+
+
 def test_several_threads_may_run_one_session(package):
     session = open_session(package, "cpu")
     wanted = [digest_of(session.run(tiny_feeds(seed))) for seed in range(4)]
@@ -220,15 +264,20 @@ class Drifting:
 
     backend, device, reason = "drifting", "cpu", ""
 
-    def __init__(self, wrong: float) -> None:
+    def __init__(self, wrong: float, wrong_half: float = 0.0) -> None:
         self.calls = 0
         self.wrong = wrong
+        self.wrong_half = wrong_half
+        self.splits = True
 
-    def run(self, inputs: Any) -> dict[str, Any]:
+    def run(self, inputs: Any, *, half: bool = False, owner: object = None) -> dict[str, Any]:
         self.calls += 1
-        return {"y": np.float32([1, self.wrong if self.calls == 3 else 0])}
+        return {"y": np.float32([1, self.wrong_half if half else self.wrong if self.calls == 3 else 0])}
 
-    def terminate(self) -> None: ...
+    def join(self) -> None:
+        self.splits = False
+
+    def terminate(self, owner: object = None) -> None: ...
 
     def close(self) -> None: ...
 
@@ -241,6 +290,13 @@ def test_self_check_passes_a_sound_session(package):
 def test_self_check_finds_a_third_run_that_differs(wrong):
     with pytest.raises(InternalError, match="run 3 of the same inputs gave another 'y'"):
         self_check(Drifting(wrong), {})
+
+
+@pytest.mark.parametrize("wrong_half", [0.0, 1e-7, -0.0])
+def test_a_session_whose_half_gives_other_bytes_splits_no_more(wrong_half):
+    session = Drifting(0.0, wrong_half)
+    self_check(session, {})
+    assert session.splits is (np.float32(wrong_half).tobytes() == np.float32(0).tobytes())
 
 
 def test_self_check_finds_values_that_are_not_finite(package):
