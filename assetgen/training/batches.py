@@ -16,7 +16,7 @@ from torch import Tensor
 from assetgen import latents, layouts
 from assetgen.datasets.tiles import ByteArray, Item, at_density
 from assetgen.manifest import LayoutSpec
-from assetgen.training.recipe import TextureRecipe
+from assetgen.training.recipe import PictureRecipe, TextureRecipe
 from assetgen.types import FloatArray
 
 # Streams of the counter-based generator, far above any asset index.
@@ -38,7 +38,7 @@ class Reals:
         return sum(len(pictures) for pictures in self.pictures)
 
 
-def reals_from_items(items: Sequence[Item], recipe: TextureRecipe, split: str = "train") -> Reals:
+def reals_from_items(items: Sequence[Item], recipe: TextureRecipe | PictureRecipe, split: str = "train") -> Reals:
     """Collect trimmed base colours at the recipe's texel density; classes come up in proportion to sqrt(count)."""
     names = recipe.classes or tuple(sorted({item.class_name for item in items}))
     pictures: list[list[ByteArray]] = [[] for _ in names]
@@ -62,7 +62,9 @@ def reals_from_items(items: Sequence[Item], recipe: TextureRecipe, split: str = 
     )
 
 
-def real_batch(reals: Reals, recipe: TextureRecipe, step: int, stream: int = 0) -> tuple[Tensor, Tensor]:
+def real_batch(
+    reals: Reals, recipe: TextureRecipe | PictureRecipe, step: int, stream: int = 0
+) -> tuple[Tensor, Tensor]:
     """Random crops ``[batch, 3, crop, crop]`` in [-1, 1] and labels ``[batch]``, flipped and, where allowed, turned."""
     rng = latents.generator(recipe.seed, REAL_STREAM + (stream << 36) + step)
     edge = recipe.crop_px
@@ -82,6 +84,23 @@ def real_batch(reals: Reals, recipe: TextureRecipe, step: int, stream: int = 0) 
         crops[n] = crop[:, ::-1] if flips[1] else crop
     pictures_t = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
     return pictures_t.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels.astype(np.int64))
+
+
+def all_crops(reals: Reals, label: int, edge: int, count: int, crop_px: int) -> Tensor:
+    """The same ``count`` crops of a class at every call, spread over its pictures: ``[count, 3, edge, edge]``.
+
+    Args:
+        edge: crops of ``crop_px`` are shrunk to this, for networks that have not grown yet.
+    """
+    rng = latents.generator(0, REAL_STREAM + label)
+    pictures = reals.pictures[label]
+    crops = np.empty((count, crop_px, crop_px, 3), dtype=np.uint8)
+    for n in range(count):
+        pixels = pictures[n * len(pictures) // count if len(pictures) >= count else n % len(pictures)]
+        top, left = (int(rng.integers(size - crop_px + 1)) for size in pixels.shape[:2])
+        crops[n] = pixels[top : top + crop_px, left : left + crop_px]
+    made = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.nn.functional.avg_pool2d(made, crop_px // edge)
 
 
 @dataclass(frozen=True)

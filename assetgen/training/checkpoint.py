@@ -28,6 +28,8 @@ class Progress:
         augment: augmentation probability.
         sign_sum, sign_count: the running sum that moves it.
         elapsed_s: training time of all sittings.
+        penalty_scale, rate_scale: what the watchdog has made of the recipe's penalties and learning rates.
+        rewinds: how often it has gone back to an earlier checkpoint.
     """
 
     step: int = 0
@@ -36,6 +38,9 @@ class Progress:
     sign_sum: float = 0.0
     sign_count: int = 0
     elapsed_s: float = 0.0
+    penalty_scale: float = 1.0
+    rate_scale: float = 1.0
+    rewinds: int = 0
 
 
 def save(
@@ -85,6 +90,15 @@ def save(
         shutil.rmtree(old)
     else:
         partial.replace(folder)
+
+
+def keep(folder: Path, copy: Path) -> None:
+    """Keep a second copy of a checkpoint folder, replacing an older one."""
+    partial = copy.with_name(copy.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(folder, partial)
+    shutil.rmtree(copy, ignore_errors=True)
+    partial.replace(copy)
 
 
 @dataclass(frozen=True)

@@ -15,24 +15,31 @@ from typing import TYPE_CHECKING, Any
 from assetgen.datasets import tiles
 from assetgen.datasets.tiles import Item
 from assetgen.errors import ConfigInvalid, DataInvalid, RuntimeMissing
-from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_toml, recipe_from_values
+from assetgen.training.recipe import DetailRecipe, PictureRecipe, TextureRecipe, recipe_from_values, values_from_toml
 
 if TYPE_CHECKING:
     from assetgen.training.loop import Task
 
+BENCH_S = 30.0
 RECIPES = Path(__file__).parent / "recipes"
+# Names of recipes in that folder; the plain texture recipe is the StyleGAN of this product.
+FAMILIES = ("vanilla", "dcgan", "conditional", "wgan-gp", "progressive", "biggan")
 
 
 def main(argv: list[str]) -> int:
     """Run ``assetgen train`` with the arguments after it; returns the exit status."""
-    arguments = _parser().parse_args(argv)
-    arguments.run = arguments.run or Path("runs") / arguments.what
-    arguments.recipe = arguments.recipe or RECIPES / f"{arguments.what}.toml"
+    bench = argv[:1] == ["bench"]
+    arguments = _parser().parse_args(argv[1:] if bench else argv)
+    if arguments.family and (arguments.recipe or arguments.what != "texture"):
+        raise ConfigInvalid("--family names a recipe for texture; it goes neither with --recipe nor with detail")
+    name = arguments.family or arguments.what
+    arguments.run = arguments.run or Path("runs") / name
+    arguments.recipe = arguments.recipe or RECIPES / f"{name}.toml"
     if arguments.minutes is not None and arguments.minutes <= 0:
         raise ConfigInvalid(f"--minutes {arguments.minutes} is not allowed; use more than 0")
     if arguments.resume and arguments.transfer:
         raise ConfigInvalid("--resume and --transfer exclude each other", hint="--transfer starts a new run")
-    if not arguments.resume and (arguments.run / "checkpoint").exists():
+    if not arguments.resume and not bench and (arguments.run / "checkpoint").exists():
         raise ConfigInvalid(
             f"{arguments.run} holds a run already", hint="add --resume to go on with it, or name another --run"
         )
@@ -42,31 +49,46 @@ def main(argv: list[str]) -> int:
         import torch
     except ImportError as error:
         raise RuntimeMissing("training needs PyTorch", hint="pip install 'assetgen[train]'") from error
-    from assetgen.training import loop
+    from assetgen.training import loop, report
+    from assetgen.training.runlog import EVENTS, STATISTICS, read_lines
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = _device(arguments.device, torch.cuda.is_available())
-    task, counts = _texture_task(arguments, device) if arguments.what == "texture" else _detail_task(arguments, device)
+    task, counts = (_texture_task if arguments.what == "texture" else _detail_task)(arguments, device)
     if arguments.dry_run:
         print(json.dumps({"recipe": asdict(task.recipe), "pictures": counts}, indent=1))  # noqa: T201
+        return 0
+    if bench:
+        from assetgen.training import speed
+
+        seconds = BENCH_S if arguments.minutes is None else 60 * arguments.minutes
+        print(speed.table(speed.measure(task, device, seconds)))  # noqa: T201
         return 0
     if arguments.transfer:
         _transfer(task, arguments.transfer)
     print(f"{sum(counts.values())} pictures in {len(counts)} classes on {device}; run folder {arguments.run}")  # noqa: T201
     budget = loop.Budget(minutes=arguments.minutes, tick_s=arguments.tick, sheet_ticks=arguments.sheet_ticks)
     progress = loop.train(arguments.run, task, budget, resume=arguments.resume, notify=_print)
-    print(f"stopped at {progress.pictures / 1000:.1f} kimg; checkpoint and sheets are in {arguments.run}")  # noqa: T201
+    print(f"stopped at {progress.pictures / 1000:.1f} kimg; checkpoint, sheets and report are in {arguments.run}")  # noqa: T201
+    for sentence in report.report(*(read_lines(arguments.run / name) for name in (STATISTICS, EVENTS))):
+        print(sentence)  # noqa: T201
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="assetgen train", description="Train a network on a training file.")
+    parser = argparse.ArgumentParser(
+        prog="assetgen train",
+        description="Train a network on a training file. With bench before the rest: measure what minutes will buy.",
+    )
     parser.add_argument(
         "what", choices=["texture", "detail"], help="base colours by class, or texels and maps from them"
     )
     parser.add_argument("--data", type=Path, required=True, help="training file made by assetgen data pack")
     parser.add_argument("--run", type=Path, help="run folder (runs/texture or runs/detail)")
+    parser.add_argument(
+        "--family", choices=FAMILIES, help="for texture: another family of GANs, with a recipe of its own"
+    )
     parser.add_argument("--recipe", type=Path, help="TOML file; see docs/training.md")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     parser.add_argument("--minutes", type=float, help="stop after this long, all sittings together; schedules follow")
@@ -97,19 +119,24 @@ def _transfer(task: Task, run: Path) -> None:
 
 
 def _texture_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:
+    """A texture generator, or that of another family if the recipe names one."""
     from assetgen.training.batches import reals_from_items
+    from assetgen.training.picture import PictureTask
     from assetgen.training.texture import TextureTask
 
-    recipe = _recipe(arguments, TextureRecipe)
+    recipe: TextureRecipe | PictureRecipe = _recipe(arguments, TextureRecipe, PictureRecipe)
     items = tiles.load(arguments.data, classes=recipe.classes, min_contrast=recipe.min_contrast)
-    reals = reals_from_items(items, recipe)
+    reals, held_out = (reals_from_items(items, recipe, split) for split in ("train", "validation"))
     counts = {name: len(pictures) for name, pictures in zip(reals.classes, reals.pictures, strict=True)}
     empty = [name for name, count in counts.items() if not count]
     if empty:
         raise DataInvalid(
             f"no usable picture for {', '.join(empty)}", hint="lower min_contrast or crop_px, or leave the class out"
         )
-    return TextureTask(recipe, reals, _facts(arguments.data, items, reals.classes), device), counts
+    facts, unseen = _facts(arguments.data, items, reals.classes), held_out if held_out.count else None
+    if isinstance(recipe, PictureRecipe):
+        return PictureTask(recipe, reals, facts, device, unseen), counts
+    return TextureTask(recipe, reals, facts, device, unseen), counts
 
 
 def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:
@@ -134,7 +161,8 @@ def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapp
     return DetailTask(recipe, classes, sets, validation, facts, device), counts
 
 
-def _recipe(arguments: argparse.Namespace, kind: Any) -> Any:
+def _recipe(arguments: argparse.Namespace, kind: Any, kind_of_families: Any = None) -> Any:
+    """The recipe, of ``kind_of_families`` if it names a family."""
     overrides: dict[str, Any] = {}
     for entry in arguments.set:
         key, separator, text = entry.partition("=")
@@ -144,11 +172,14 @@ def _recipe(arguments: argparse.Namespace, kind: Any) -> Any:
             overrides[key] = json.loads(text)
         except ValueError:
             overrides[key] = text
-    if not arguments.resume:
-        return recipe_from_toml(kind, arguments.recipe, overrides)
-    from assetgen.training import checkpoint
+    if arguments.resume:
+        from assetgen.training import checkpoint
 
-    return recipe_from_values(kind, {**checkpoint.load(arguments.run / "checkpoint").recipe, **overrides})
+        values = checkpoint.load(arguments.run / "checkpoint").recipe
+    else:
+        values = values_from_toml(arguments.recipe)
+    values = {**values, **overrides}
+    return recipe_from_values(kind_of_families if "family" in values and kind_of_families else kind, values)
 
 
 def _facts(path: Path, items: Sequence[Item], classes: Sequence[str]) -> Mapping[str, Any]:

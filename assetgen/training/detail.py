@@ -25,8 +25,9 @@ from assetgen.models.detail import DetailConfig, DetailNetwork, Maps
 from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
 from assetgen.training import losses
 from assetgen.training.checkpoint import Progress
-from assetgen.training.loop import Sums, adam, autocast, learning_rate, move_average, set_learning_rate
+from assetgen.training.loop import adam, autocast, learning_rate, move_average, set_learning_rate
 from assetgen.training.recipe import DetailRecipe
+from assetgen.training.sums import Sums
 
 LOSS = losses.LOSSES["ns_logistic"]
 SCALARS = ("height", "roughness", "metallic")
@@ -100,7 +101,7 @@ class DetailTask:
     def step(self, progress: Progress, done: float, sums: Sums) -> Progress:
         """Train on one batch."""
         recipe = self.recipe
-        rate = learning_rate(recipe, done)
+        rate = learning_rate(recipe, done) * progress.rate_scale
         set_learning_rate(self.optimisers["network_adam"], rate)
         set_learning_rate(self.optimisers["discriminator_adam"], rate, every=recipe.r1_interval)
         rng = latents.generator(recipe.seed, CROP_STREAM + progress.step)
@@ -122,6 +123,10 @@ class DetailTask:
             self._discriminator_step(real, fake.detach(), progress.step, sums)
         move_average(self.average, self.network, recipe, progress.pictures)
         return replace(progress, step=progress.step + 1, pictures=progress.pictures + recipe.batch)
+
+    def monitor(self) -> dict[str, float]:
+        """Nothing: validation errors come with the snapshot."""
+        return {}
 
     def snapshot(self, path: Path) -> None:
         """Measure validation errors and relief, and draw input, result and target beside each other."""

@@ -2,8 +2,9 @@
 
 task <- networks, optimisers, data; from the recipe, or the last checkpoint
 until the budget is spent:
-    step                 the task takes one step with each network (training/texture.py, training/detail.py)
-    now and then         statistics line; every few of them a sheet and a checkpoint
+    step                 the task takes one step with each network (training/texture.py, picture.py, detail.py)
+    now and then         statistics line; every few of them a look at samples, a sheet and a checkpoint
+    what goes wrong      the watchdog warns, or acts: changes scales, or goes back to the last good checkpoint
 """
 
 from __future__ import annotations
@@ -14,20 +15,25 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn, optim
+from torch import nn, optim
 
 from assetgen.errors import CheckpointInvalid, OutputUnwritable
 from assetgen.training import checkpoint
 from assetgen.training.checkpoint import Progress
-from assetgen.training.recipe import DetailRecipe, TextureRecipe
+from assetgen.training.recipe import AnyRecipe, PictureRecipe, TextureRecipe
+from assetgen.training.report import write_report
+from assetgen.training.runlog import RunLog
+from assetgen.training.sums import Sums
 
 DECAY_FROM = 0.7  # of the run; from here the learning rate falls
 DECAY_TO = 0.1
+GOOD = "good"  # the last checkpoint at which the watchdog found nothing
+ADAPT_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -46,23 +52,6 @@ class Budget:
     steps: int | None = None
 
 
-@dataclass
-class Sums:
-    """Sums of statistics since the last line, kept as tensors so that counting does not wait for the device."""
-
-    totals: dict[str, Tensor | float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, value: Tensor) -> None:
-        """Count one value of ``name``."""
-        self.totals[name] = self.totals.get(name, 0.0) + value.detach()
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, float]:
-        """Mean of every name."""
-        return {name: round(float(total) / self.counts[name], 5) for name, total in self.totals.items()}
-
-
 class Task(Protocol):
     """What is trained: networks and what one step does with them.
 
@@ -75,7 +64,7 @@ class Task(Protocol):
     facts: Mapping[str, Any]
 
     @property
-    def recipe(self) -> TextureRecipe | DetailRecipe: ...
+    def recipe(self) -> AnyRecipe: ...
     @property
     def modules(self) -> Mapping[str, nn.Module]: ...
     @property
@@ -83,6 +72,9 @@ class Task(Protocol):
 
     def step(self, progress: Progress, done: float, sums: Sums) -> Progress:
         """Train one step; ``done`` is the share of the run so far. Returns the progress, step and pictures moved."""
+
+    def monitor(self) -> dict[str, float]:
+        """Look at samples of the averaged network: figures for the log; changes nothing."""
 
     def snapshot(self, path: Path) -> None:
         """Bring the averaged network into a state to keep, and draw its sheet of samples to ``path``."""
@@ -166,7 +158,7 @@ def _loop(
     stop: _StopFlag,
     notify: Callable[[Mapping[str, float]], None],
 ) -> Progress:
-    sums = Sums()
+    sums, log = Sums(), RunLog(run, task.recipe)
     started = tick_started = time.monotonic()
     earlier_s = progress.elapsed_s
     first = tick = progress
@@ -177,19 +169,27 @@ def _loop(
         now = time.monotonic()
         if over or now - tick_started >= budget.tick_s:
             line = _statistics(sums, tick, progress, done, now - tick_started)
-            _append(run / "stats.jsonl", line)
+            ticks += 1
+            full = over or ticks % budget.sheet_ticks == 0
+            finite = all(map(math.isfinite, line.values()))
+            line |= task.monitor() if full and finite else {}
+            log.add(line)
             notify(line)
-            if not all(map(math.isfinite, line.values())):
+            acted = log.heed(progress)
+            if acted is not None:
+                progress = _rewound(run, task, progress, acted) if acted.rewinds > progress.rewinds else acted
+            elif not finite:
                 raise CheckpointInvalid(
                     f"training broke down before step {progress.step}: values are no longer finite",
                     hint="resume from the last checkpoint with a larger r1_gamma or a smaller learning_rate",
                 )
-            ticks += 1
-            if over or ticks % budget.sheet_ticks == 0:
+            elif full:
                 task.snapshot(run / f"sheet-{progress.pictures // 1000:06d}k.png")
-                checkpoint.save(
-                    run / "checkpoint", asdict(task.recipe), progress, task.facts, task.modules, task.optimisers
-                )
+                save(run / "checkpoint", task, progress)
+                if log.good:
+                    checkpoint.keep(run / "checkpoint", run / GOOD)
+            if full:
+                write_report(run)
             sums, tick, tick_started = Sums(), progress, time.monotonic()
         if over:
             return progress
@@ -197,17 +197,53 @@ def _loop(
         progress = replace(progress, elapsed_s=earlier_s + time.monotonic() - started)
 
 
-def adam(module: nn.Module, learning_rate: float, *, every: int = 0) -> optim.Adam:
-    """Adam as GANs use it: betas (0, 0.99).
+def save(folder: Path, task: Task, progress: Progress) -> None:
+    """Write a checkpoint of the task."""
+    checkpoint.save(folder, asdict(task.recipe), progress, task.facts, task.modules, task.optimisers)
+
+
+def _rewound(run: Path, task: Task, progress: Progress, acted: Progress) -> Progress:
+    """Networks of the last good checkpoint, or of the last; scales as the watchdog has set them."""
+    folder = run / GOOD if (run / GOOD).exists() else run / "checkpoint"
+    if not folder.exists():
+        raise CheckpointInvalid(
+            f"training broke down at step {progress.step}, before the first checkpoint",
+            hint="begin again with a larger r1_gamma or a smaller learning_rate",
+        )
+    back = restore(task, checkpoint.load(folder))
+    return replace(
+        back,
+        elapsed_s=progress.elapsed_s,
+        penalty_scale=acted.penalty_scale,
+        rate_scale=acted.rate_scale,
+        rewinds=acted.rewinds,
+    )
+
+
+def adam(
+    module: nn.Module, learning_rate: float, *, every: int = 0, betas: tuple[float, float] = (0.0, 0.99)
+) -> optim.Adam:
+    """Adam as GANs use it.
 
     Args:
         every: a regulariser is taken every so many steps as a step of its own; slow the optimiser to match (StyleGAN2).
     """
     lazy = every / (every + 1) if every else 1.0
-    return optim.Adam(module.parameters(), lr=learning_rate * lazy, betas=(0.0, 0.99**lazy), eps=1e-8)
+    slowed = betas[0] ** lazy, betas[1] ** lazy
+    return optim.Adam(module.parameters(), lr=learning_rate * lazy, betas=slowed, eps=1e-8)
 
 
-def learning_rate(recipe: TextureRecipe | DetailRecipe, done: float) -> float:
+def adapt_augmentation(progress: Progress, recipe: TextureRecipe | PictureRecipe, signs: float) -> Progress:
+    """Augment more while the discriminator is surer of reals than the target, less otherwise (Karras et al. 2020)."""
+    total, count = progress.sign_sum + signs, progress.sign_count + 1
+    if count < ADAPT_STEPS:
+        return replace(progress, sign_sum=total, sign_count=count)
+    move = recipe.batch * ADAPT_STEPS / (recipe.augment_kimg * 1000)
+    moved = progress.augment + (move if total / count > recipe.augment_target else -move)
+    return replace(progress, sign_sum=0.0, sign_count=0, augment=min(max(moved, 0.0), recipe.augment_max))
+
+
+def learning_rate(recipe: AnyRecipe, done: float) -> float:
     """Constant, then falling in a line over the last part of the run."""
     fall = min(max((done - DECAY_FROM) / (1 - DECAY_FROM), 0.0), 1.0)
     return recipe.learning_rate * (1 - fall * (1 - DECAY_TO))
@@ -218,7 +254,7 @@ def set_learning_rate(optimiser: optim.Adam, rate: float, *, every: int = 0) -> 
     optimiser.param_groups[0]["lr"] = rate * (every / (every + 1) if every else 1.0)
 
 
-def move_average(average: nn.Module, network: nn.Module, recipe: TextureRecipe | DetailRecipe, pictures: int) -> None:
+def move_average(average: nn.Module, network: nn.Module, recipe: AnyRecipe, pictures: int) -> None:
     """Pull the averaged network towards ``network`` with the recipe's half-life."""
     half_life = min(recipe.ema_kimg * 1000, pictures * recipe.ema_rampup)
     keep = 0.5 ** (recipe.batch / max(half_life, 1e-8))
@@ -226,12 +262,12 @@ def move_average(average: nn.Module, network: nn.Module, recipe: TextureRecipe |
         torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
 
 
-def autocast(recipe: TextureRecipe | DetailRecipe, device: str) -> torch.autocast:
+def autocast(recipe: AnyRecipe, device: str) -> torch.autocast:
     """Mixed precision if the recipe asks for it."""
     return torch.autocast(device.split(":", maxsplit=1)[0], dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
-def _share_done(recipe: TextureRecipe | DetailRecipe, budget: Budget, progress: Progress) -> float:
+def _share_done(recipe: AnyRecipe, budget: Budget, progress: Progress) -> float:
     if budget.minutes is not None:
         return progress.elapsed_s / (60 * budget.minutes)
     return progress.pictures / (1000 * recipe.total_kimg)
@@ -248,13 +284,6 @@ def _statistics(sums: Sums, since: Progress, progress: Progress, done: float, se
         "augment": round(progress.augment, 4),
         **sums.means(),
     }
-
-
-def _append(path: Path, line: Mapping[str, float]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        # JSON has no NaN: what is not a number any more is null.
-        known = {name: value if math.isfinite(value) else None for name, value in line.items()}
-        file.write(json.dumps(known) + "\n")
 
 
 class _StopFlag:

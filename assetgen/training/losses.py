@@ -90,6 +90,14 @@ def one_centred_penalty(
     return (length - 1).square().mean()
 
 
+def lecam(real: Tensor, fake: Tensor, real_mean: Tensor, fake_mean: Tensor) -> Tensor:
+    """Squared distance of logits to the running mean of the other side, as far as they lie beyond it.
+
+    It keeps both close to each other where data are few (Tseng et al. 2021).
+    """
+    return F.relu(real - fake_mean).square().mean() + F.relu(real_mean - fake).square().mean()
+
+
 def _gradients(logits: Tensor, pictures: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(logits.sum(), pictures, create_graph=True)
     return gradient

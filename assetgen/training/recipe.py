@@ -9,12 +9,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from assetgen import strictjson
 from assetgen.errors import ConfigInvalid
 from assetgen.manifest import LayoutSpec, check_layout
 
+STABILITY = ("off", "warn", "act")  # watchdog.py
+FAMILY_NAMES = ("vanilla", "dcgan", "resnet", "progressive", "biggan")  # models.families.FAMILIES
 LOSS_NAMES = ("ns_logistic", "saturating", "hinge", "least_squares", "wasserstein", "relativistic")  # losses.LOSSES
 
 
@@ -38,7 +40,9 @@ class TextureRecipe:
         r1_gamma, r2_gamma: gradient penalties on reals and on fakes.
         gradient_penalty: weight of the penalty between reals and fakes (WGAN-GP); its usual value is 10.
         r1_interval: steps from one penalty to the next, which counts as many times.
+        lecam: weight of the pull of logits towards each other, for few pictures (.01 to .3); 0 is none.
         ema_kimg: half-life of the averaged generator, at most ``ema_rampup`` of the pictures so far.
+        stability: ``off``, ``warn`` of what goes wrong, or ``act``: change penalty, rate or augmentation, or go back.
         augment_target: how often the discriminator may be right about reals, as mean sign, before augmentation grows.
         augment_kimg: thousands of pictures in which the augmentation probability can move by 1.
         augment_max: largest augmentation probability.
@@ -66,8 +70,10 @@ class TextureRecipe:
     r2_gamma: float = 0.0
     gradient_penalty: float = 0.0
     r1_interval: int = 16
+    lecam: float = 0.0
     ema_kimg: float = 5.0
     ema_rampup: float = 0.05
+    stability: str = "warn"
     augment_target: float = 0.6
     augment_kimg: float = 100.0
     augment_max: float = 0.8
@@ -80,28 +86,92 @@ class TextureRecipe:
         _check(
             self,
             {
+                **_adversarial_rules(self),
                 "crop_px": (self.crop_px > 0 and self.crop_px % deepest == 0, f"a multiple of {deepest}"),
-                "batch": (self.batch > 0 and self.batch % 4 == 0, "a positive multiple of 4"),
-                "precision": (self.precision in ("bf16", "fp32"), "bf16 or fp32"),
-                "total_kimg": (self.total_kimg > 0, "above 0"),
-                "learning_rate": (self.learning_rate > 0, "above 0"),
-                "loss": (self.loss in LOSS_NAMES, f"one of {', '.join(LOSS_NAMES)}"),
-                "r1_gamma": (self.r1_gamma >= 0, "0 or more"),
-                "r2_gamma": (self.r2_gamma >= 0, "0 or more"),
-                "gradient_penalty": (
-                    self.gradient_penalty > 0 or (self.gradient_penalty == 0 and self.loss != "wasserstein"),
-                    "0 or more; above 0 with loss wasserstein, whose discriminator nothing else bounds",
-                ),
-                "r1_interval": (self.r1_interval >= 1, "1 or more"),
-                "augment_max": (0 <= self.augment_max <= 1, "0 to 1"),
-                "augment_kimg": (self.augment_kimg > 0, "above 0"),
-                "seed": (0 <= self.seed < 2**32, "0 to 4294967295"),
-                "scan_px": (self.scan_px > 0, "above 0"),
-                "trim_px": (self.trim_px >= 0, "0 or more"),
-                "latent": (self.latent > 0, "above 0"),
                 "grid_layers": (self.grid_layers > 0, "above 0"),
                 "grid_noise_channels": (self.grid_noise_channels >= 0, "0 or more"),
                 "discriminator_widths": (_widths(self.discriminator_widths), "one number or more, each above 0"),
+            },
+        )
+
+    @property
+    def auxiliary(self) -> float:
+        """The weight of an auxiliary classifier: this discriminator has none, but projection."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class PictureRecipe:
+    """Everything that decides the result of a run of one of the picture families, beside the data.
+
+    Attributes not explained here are those of ``TextureRecipe``.
+
+    Attributes:
+        family: one of ``FAMILY_NAMES``.
+        conditioning: ``none``, ``concat``, ``auxiliary`` or ``projection``; which a family has, it says when asked.
+        wrap: pictures tile; off where they have a border, such as things on a ground.
+        crop_px: edge of the pictures that are made, a power of two.
+        width: channels at the finest resolution.
+        learning_rate, discriminator_rate: of the generator and of the discriminator.
+        beta1, beta2: of Adam, for both.
+        discriminator_steps: steps of the discriminator for one of the generator.
+        auxiliary: weight of the classifier's loss, for conditioning ``auxiliary``.
+        orthogonal: weight of the penalty on filters that resemble each other (BigGAN: 1e-4).
+        grown_by: share of the run after which a progressive network is fully grown; other families ignore it.
+    """
+
+    seed: int = 1
+    family: str = "dcgan"
+    conditioning: str = "projection"
+    wrap: bool = True
+    classes: tuple[str, ...] = ()
+    min_contrast: float = 4.0
+    scan_px: int = 128
+    trim_px: int = 2
+    crop_px: int = 64
+    directed_classes: tuple[str, ...] = ("brick", "planks_woodfloor", "wood", "roof", "bark")
+    latent: int = 128
+    width: int = 32
+    batch: int = 32
+    total_kimg: float = 300.0
+    learning_rate: float = 0.0002
+    discriminator_rate: float = 0.0002
+    beta1: float = 0.5
+    beta2: float = 0.999
+    discriminator_steps: int = 1
+    loss: str = "ns_logistic"
+    r1_gamma: float = 0.0
+    r2_gamma: float = 0.0
+    gradient_penalty: float = 0.0
+    r1_interval: int = 16
+    lecam: float = 0.0
+    auxiliary: float = 0.5
+    orthogonal: float = 0.0
+    grown_by: float = 0.6
+    ema_kimg: float = 5.0
+    ema_rampup: float = 0.05
+    stability: str = "warn"
+    augment_target: float = 0.6
+    augment_kimg: float = 100.0
+    augment_max: float = 0.8
+    precision: str = "bf16"
+
+    def __post_init__(self) -> None:
+        power_of_two = self.crop_px > 0 and self.crop_px & (self.crop_px - 1) == 0
+        _check(
+            self,
+            {
+                **_adversarial_rules(self),
+                "family": (self.family in FAMILY_NAMES, f"one of {', '.join(FAMILY_NAMES)}"),
+                "crop_px": (self.crop_px >= 16 and power_of_two, "a power of two, 16 or more"),
+                "width": (self.width > 0, "above 0"),
+                "discriminator_rate": (self.discriminator_rate > 0, "above 0"),
+                "beta1": (0 <= self.beta1 < 1, "0 or more, below 1"),
+                "beta2": (0 < self.beta2 < 1, "above 0, below 1"),
+                "discriminator_steps": (1 <= self.discriminator_steps <= 16, "1 to 16"),
+                "auxiliary": (self.auxiliary >= 0, "0 or more"),
+                "orthogonal": (self.orthogonal >= 0, "0 or more"),
+                "grown_by": (0 < self.grown_by <= 1, "above 0, at most 1"),
             },
         )
 
@@ -174,13 +244,14 @@ class DetailRecipe:
 
 def layouts_from_toml(path: Path) -> dict[str, LayoutSpec]:
     """The table ``[layouts]`` of a file that holds nothing else; raises ConfigInvalid."""
-    values = _toml(path)
+    values = values_from_toml(path)
     if values.keys() != {"layouts"}:
         raise ConfigInvalid(f"{path} holds {', '.join(values) or 'nothing'}; one table [layouts] is allowed")
     return _layouts(values["layouts"])
 
 
-RecipeType = TypeVar("RecipeType", TextureRecipe, DetailRecipe)
+AnyRecipe: TypeAlias = TextureRecipe | PictureRecipe | DetailRecipe
+RecipeType = TypeVar("RecipeType", TextureRecipe, PictureRecipe, DetailRecipe)
 
 
 def recipe_from_toml(kind: type[RecipeType], path: Path, overrides: Mapping[str, Any] | None = None) -> RecipeType:
@@ -189,7 +260,7 @@ def recipe_from_toml(kind: type[RecipeType], path: Path, overrides: Mapping[str,
     Raises:
         ConfigInvalid: unreadable file, unknown key (with the closest name), wrong type, or value out of range.
     """
-    return recipe_from_values(kind, {**_toml(path), **(overrides or {})})
+    return recipe_from_values(kind, {**values_from_toml(path), **(overrides or {})})
 
 
 def recipe_from_values(kind: type[RecipeType], values: Mapping[str, Any]) -> RecipeType:
@@ -206,7 +277,8 @@ def recipe_from_values(kind: type[RecipeType], values: Mapping[str, Any]) -> Rec
     return kind(**checked)
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def values_from_toml(path: Path) -> dict[str, Any]:
+    """What a recipe file says, unchecked; raises ConfigInvalid if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -229,6 +301,33 @@ def _layouts(value: Any) -> dict[str, LayoutSpec]:
 @dataclass(frozen=True)
 class _Layouts:
     layouts: Mapping[str, LayoutSpec]
+
+
+def _adversarial_rules(recipe: TextureRecipe | PictureRecipe) -> dict[str, tuple[bool, str]]:
+    """What holds for every recipe that trains a generator against a discriminator."""
+    return {
+        "batch": (recipe.batch > 0 and recipe.batch % 4 == 0, "a positive multiple of 4"),
+        "precision": (recipe.precision in ("bf16", "fp32"), "bf16 or fp32"),
+        "total_kimg": (recipe.total_kimg > 0, "above 0"),
+        "learning_rate": (recipe.learning_rate > 0, "above 0"),
+        "loss": (recipe.loss in LOSS_NAMES, f"one of {', '.join(LOSS_NAMES)}"),
+        "r1_gamma": (recipe.r1_gamma >= 0, "0 or more"),
+        "r2_gamma": (recipe.r2_gamma >= 0, "0 or more"),
+        "gradient_penalty": (
+            recipe.gradient_penalty > 0 or (recipe.gradient_penalty == 0 and recipe.loss != "wasserstein"),
+            "0 or more; above 0 with loss wasserstein, whose discriminator nothing else bounds",
+        ),
+        "r1_interval": (recipe.r1_interval >= 1, "1 or more"),
+        "lecam": (recipe.lecam >= 0, "0 or more"),
+        "ema_kimg": (recipe.ema_kimg > 0, "above 0"),
+        "stability": (recipe.stability in STABILITY, f"one of {', '.join(STABILITY)}"),
+        "augment_max": (0 <= recipe.augment_max <= 1, "0 to 1"),
+        "augment_kimg": (recipe.augment_kimg > 0, "above 0"),
+        "seed": (0 <= recipe.seed < 2**32, "0 to 4294967295"),
+        "scan_px": (recipe.scan_px > 0, "above 0"),
+        "trim_px": (recipe.trim_px >= 0, "0 or more"),
+        "latent": (recipe.latent > 0, "above 0"),
+    }
 
 
 def _widths(widths: tuple[int, ...]) -> bool:

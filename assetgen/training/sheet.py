@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,25 +50,33 @@ def sample(
     return pixels.cpu().numpy()
 
 
+def write_texture_sheet(path: Path, generator: TextureGenerator, recipe: TextureRecipe, reals: Reals) -> None:
+    """Write the sheet of a texture generator, at twice the size of its crops: it makes any."""
+
+    def draw(label: int, seed: int) -> ByteArray:
+        return sample(generator, recipe, reals.classes, label, seed, edge_px=128)
+
+    write_sheet(path, reals, draw)
+
+
 def write_sheet(
-    path: Path,
-    generator: TextureGenerator,
-    recipe: TextureRecipe,
-    reals: Reals,
-    *,
-    columns: int = 8,
-    edge_px: int = 128,
+    path: Path, reals: Reals, draw: Callable[[int, int], ByteArray], *, columns: int = 8, edge_px: int = 128
 ) -> None:
-    """Write a sheet: for each class two real pictures, then ``columns`` samples of the same seeds at every call."""
+    """Write a sheet: for each class two real pictures, then ``columns`` samples of the same seeds at every call.
+
+    Args:
+        draw: label and seed to a picture ``[h, w, 3] uint8``, which is enlarged without smoothing.
+    """
     rows = len(reals.classes)
     sheet = Image.new("RGB", (LABEL_PX + (columns + 2) * (edge_px + 2), rows * (edge_px + 2)), (32, 32, 32))
-    draw = ImageDraw.Draw(sheet)
+    canvas = ImageDraw.Draw(sheet)
     for row, name in enumerate(reals.classes):
         top = row * (edge_px + 2)
-        draw.text((4, top + edge_px // 2), name[:18], fill=(255, 255, 255))
+        canvas.text((4, top + edge_px // 2), name[:18], fill=(255, 255, 255))
         pictures = [Image.fromarray(pixels).resize((edge_px, edge_px)) for pixels in reals.pictures[row][:2]]
         pictures += [
-            Image.fromarray(sample(generator, recipe, reals.classes, row, seed, edge_px)) for seed in range(columns)
+            Image.fromarray(draw(row, seed)).resize((edge_px, edge_px), Image.Resampling.NEAREST)
+            for seed in range(columns)
         ]
         for column, picture in enumerate(pictures):
             sheet.paste(picture, (LABEL_PX + column * (edge_px + 2), top))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from assetgen.datasets.pack import pack
 from assetgen.manifest import LayoutSpec
-from assetgen.training.recipe import DetailRecipe, TextureRecipe
+from assetgen.training.recipe import DetailRecipe, PictureRecipe, TextureRecipe
 
 CLASSES = ("brick", "metal")
 TEXTURE = TextureRecipe(
@@ -47,6 +47,35 @@ DETAIL = DetailRecipe(
     r1_interval=2,
     precision="fp32",
 )
+
+PICTURE = PictureRecipe(
+    classes=CLASSES,
+    min_contrast=0.0,
+    scan_px=32,
+    trim_px=1,
+    crop_px=16,
+    latent=12,
+    width=4,
+    batch=4,
+    r1_interval=2,
+    precision="fp32",
+)
+# What each family is tried with, by the name of its recipe.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "vanilla": {"family": "vanilla", "conditioning": "none", "wrap": False},
+    "dcgan": {"family": "dcgan", "conditioning": "none"},
+    "conditional": {"family": "dcgan", "conditioning": "concat"},
+    "auxiliary": {"family": "resnet", "conditioning": "auxiliary"},
+    "wgan-gp": {
+        "family": "resnet",
+        "loss": "wasserstein",
+        "gradient_penalty": 10.0,
+        "r1_interval": 1,
+        "discriminator_steps": 2,
+    },
+    "progressive": {"family": "progressive", "r1_gamma": 0.1},
+    "biggan": {"family": "biggan", "loss": "hinge", "orthogonal": 1e-4, "lecam": 0.1},
+}
 
 
 def picture(seed: int, edge_px: int, hue: int = 0) -> NDArray[np.uint8]:
@@ -96,12 +125,13 @@ def write_data(folder: Path) -> Path:
 
 
 def make_task(what: str, data: Path, **changes: Any) -> Any:
-    """A texture or detail task on ``data`` as ``assetgen train`` makes it, with keys of the recipe changed."""
+    """A task (texture, detail, one of ``FAMILIES``) as ``assetgen train`` makes it, with keys of the recipe changed."""
     from assetgen.training import cli
 
-    recipe = {**asdict(TEXTURE if what == "texture" else DETAIL), **changes}
+    kind = what if what in ("texture", "detail") else "texture"
+    recipe = {**asdict({"texture": TEXTURE, "detail": DETAIL}.get(what, PICTURE)), **FAMILIES.get(what, {}), **changes}
     text = [f"--set={key}={json.dumps(value)}" for key, value in recipe.items()]
-    arguments = cli._parser().parse_args([what, "--data", str(data), *text])
-    arguments.recipe = cli.RECIPES / f"{what}.toml"
-    task, _ = (cli._texture_task if what == "texture" else cli._detail_task)(arguments, "cpu")
+    arguments = cli._parser().parse_args([kind, "--data", str(data), *text])
+    arguments.recipe = cli.RECIPES / f"{'dcgan' if what in FAMILIES else what}.toml"
+    task, _ = (cli._texture_task if kind == "texture" else cli._detail_task)(arguments, "cpu")
     return task

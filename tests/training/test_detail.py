@@ -12,7 +12,7 @@ from assetgen import latents
 from assetgen.datasets.mapsets import MapSet
 from assetgen.training.checkpoint import Progress
 from assetgen.training.detail import DetailTask, regression
-from assetgen.training.loop import Sums
+from assetgen.training.sums import Sums
 from tests.helpers.tiny_runs import CLASSES, DETAIL, picture
 
 FACTS = {"classes": list(CLASSES)}

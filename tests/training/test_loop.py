@@ -195,8 +195,8 @@ def test_the_recipe_and_a_sheet_are_left_in_the_run(data, tmp_path, what):
             assert sheet.size == (120 + 10 * 130, 2 * 130), "a row a class: two reals, eight samples"
         else:
             assert sheet.width == 7 * 192
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "recipe.json", *(
-        ["sheet-000000k.png", "stats.jsonl"])]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint", "recipe.json", "report.html", "sheet-000000k.png", "stats.jsonl"]  # fmt: skip
 
 
 @pytest.mark.parametrize("what", TASKS)

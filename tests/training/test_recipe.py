@@ -9,13 +9,14 @@ from assetgen.errors import ConfigInvalid
 from assetgen.training import cli
 from assetgen.training.recipe import (
     DetailRecipe,
+    PictureRecipe,
     TextureRecipe,
     layouts_from_toml,
     recipe_from_toml,
     recipe_from_values,
 )
 
-KINDS = [TextureRecipe, DetailRecipe]
+KINDS = [TextureRecipe, PictureRecipe, DetailRecipe]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,7 +39,7 @@ def test_the_recipes_that_come_along_are_valid(path):
         known = recipe_from_toml(TextureRecipe, cli.RECIPES / "starter.toml").classes
         assert layouts_from_toml(path).keys() <= set(known)
         return
-    kind = DetailRecipe if "detail" in path.stem else TextureRecipe
+    kind = DetailRecipe if "detail" in path.stem else PictureRecipe if path.stem in cli.FAMILIES else TextureRecipe
     assert recipe_from_toml(kind, path).classes is not None
 
 

@@ -1,0 +1,181 @@
+"""BigGAN (Brock et al. 2019) in small: props by class, with truncation; torch and numpy.
+
+z is cut into chunks, one for the first feature map and one for each block, which its batch norms see beside the class.
+Reading order after training: ``standing_statistics`` on the averaged network, then ``truncated_latent`` for z.
+
+``width`` is the channels at the edge of the picture in the generator, and at half of it in the discriminator.
+
+Differs from the paper: any latent size, the first chunk takes what is left over; attention at half the edge, at most
+64 px; the class embedding starts with unit variance, to be heard early; the tileable variant; sizes for minutes on
+one GPU. All other weights start orthogonal and are under spectral norm.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from assetgen.errors import ConfigInvalid
+from assetgen.models.parts import (
+    FIRST_PX,
+    ClassEmbedding,
+    Head,
+    PaddedConv,
+    PictureConfig,
+    bake_spectral_norm,
+    channels_by_level,
+    check_config,
+    first_map,
+    spectral_dense,
+    standing_statistics,
+)
+from assetgen.models.resnet import DownBlock, UpBlock
+
+__all__ = ["BigganDiscriminator", "BigganGenerator", "orthogonal_penalty", "standing_statistics", "truncated_latent"]
+
+CONDITIONINGS = ("projection",)
+MOST = 16
+LARGEST_ATTENTION_PX = 64
+SMALLEST_BOUND = 0.01
+
+
+def truncated_latent(rng: np.random.Generator, n: int, dimension: int, bound: float) -> NDArray[np.float32]:
+    """Normal z ``[n, dimension]``, drawn anew wherever ``|z| > bound``: fewer surprises, less variety.
+
+    Raises:
+        ConfigInvalid: ``bound`` is below 0.01, where nearly every draw would be in vain.
+    """
+    if not bound >= SMALLEST_BOUND:
+        raise ConfigInvalid(f"truncation {bound} is not allowed", hint=f"give {SMALLEST_BOUND} or more")
+    z = rng.standard_normal((n, dimension), dtype=np.float32)
+    while (outside := np.abs(z) > bound).any():
+        z[outside] = rng.standard_normal(int(outside.sum()), dtype=np.float32)
+    return z
+
+
+def orthogonal_penalty(module: nn.Module) -> Tensor:
+    """Sum of squared inner products of different filters, over all layers but embeddings.
+
+    It lets the generator answer to truncated z; the paper weighs it with 1e-4.
+    """
+    total = torch.zeros((), device=next(module.parameters()).device)
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            rows = _trained_weight(layer).flatten(1)
+            products = rows @ rows.t()
+            total = total + products.square().sum() - products.diagonal().square().sum()
+    return total
+
+
+class Attention(nn.Module):
+    """Every place looks at every place (Zhang et al. 2019).
+
+    It knows no positions, so it commutes with rolling by even steps.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        narrow, half = max(channels // 8, 1), max(channels // 2, 1)
+        self.query = PaddedConv(channels, narrow, 1, bias=False, spectral_norm=True)
+        self.key = PaddedConv(channels, narrow, 1, bias=False, spectral_norm=True)
+        self.value = PaddedConv(channels, half, 1, bias=False, spectral_norm=True)
+        self.result = PaddedConv(half, channels, 1, bias=False, spectral_norm=True)
+        self.strength = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(x).flatten(2)
+        key = F.max_pool2d(self.key(x), 2).flatten(2)
+        value = F.max_pool2d(self.value(x), 2).flatten(2)
+        share = torch.softmax(query.transpose(1, 2) @ key, dim=2)
+        seen = (value @ share.transpose(1, 2)).reshape(-1, value.shape[1], x.shape[2], x.shape[3])
+        result: Tensor = x + self.strength * self.result(seen)
+        return result
+
+
+class BigganGenerator(nn.Module):
+    """Pictures ``[n, channels, edge, edge]`` in [-1, 1]; raises ConfigInvalid for a config that it cannot build."""
+
+    def __init__(self, config: PictureConfig) -> None:
+        super().__init__()
+        check_config(config, "biggan", CONDITIONINGS, wraps=True)
+        chunk = config.latent // (config.levels + 1)
+        if chunk == 0:
+            raise ConfigInvalid(
+                f"latent {config.latent} is too small for biggan at {config.edge_px} px",
+                hint=f"give {config.levels + 1} or more",
+            )
+        self.config = config
+        self.chunks = [config.latent - chunk * config.levels, *[chunk] * config.levels]
+        widths = channels_by_level(config, MOST)
+        self.embed = ClassEmbedding(config.classes, config.latent)
+        self.enter = spectral_dense(self.chunks[0], widths[0] * FIRST_PX**2)
+        self.blocks = nn.ModuleList(
+            UpBlock(a, b, wrap=config.wrap, k=config.latent + chunk, spectral_norm=True) for a, b in pairwise(widths)
+        )
+        self.attended_px = min(config.edge_px // 2, LARGEST_ATTENTION_PX)
+        self.attention = Attention(widths[(self.attended_px // FIRST_PX).bit_length() - 1])
+        self.norm = nn.BatchNorm2d(widths[-1])
+        padding = "wrap" if config.wrap else "zeros"
+        self.color = PaddedConv(widths[-1], config.channels, 3, padding=padding, spectral_norm=True)
+
+    def bake(self) -> None:
+        """Make the weights constants, for export."""
+        bake_spectral_norm(self)
+
+    def forward(self, z: Tensor, class_weights: Tensor) -> Tensor:
+        return self.paint(self.start(z, class_weights), z, class_weights)
+
+    def start(self, z: Tensor, _class_weights: Tensor) -> Tensor:
+        """The first feature map ``[n, c, 4, 4]``."""
+        return first_map(self.enter(z[:, : self.chunks[0]]))
+
+    def paint(self, x: Tensor, z: Tensor, class_weights: Tensor) -> Tensor:
+        """From the first feature map to the picture; commutes with rolling where pictures tile."""
+        embedded = self.embed(class_weights)
+        for block, chunk in zip(self.blocks, torch.split(z, self.chunks, dim=1)[1:], strict=True):
+            x = block(x, torch.cat([embedded, chunk], dim=1))
+            if x.shape[2] == self.attended_px:
+                x = self.attention(x)
+        return torch.tanh(self.color(F.relu(self.norm(x))))
+
+
+class BigganDiscriminator(nn.Module):
+    """Logits ``[n]`` and None; raises ConfigInvalid for a config that it cannot build."""
+
+    def __init__(self, config: PictureConfig) -> None:
+        super().__init__()
+        check_config(config, "biggan", CONDITIONINGS, wraps=True)
+        widths = channels_by_level(config, MOST)[::-1]
+        self.blocks = nn.ModuleList([DownBlock(config.channels, widths[0], first=True, spectral_norm=True)])
+        for i in range(config.levels):
+            halve = i < config.levels - 1
+            self.blocks.append(DownBlock(widths[i], widths[i + 1], halve=halve, spectral_norm=True))
+        self.attended_px = min(config.edge_px // 2, LARGEST_ATTENTION_PX)
+        halvings = (config.edge_px // self.attended_px).bit_length() - 1
+        self.attention = Attention(widths[halvings - 1])
+        self.head = Head(widths[-1], config, dense=spectral_dense, spectral_norm=True)
+
+    def bake(self) -> None:
+        """Make the weights constants, for export."""
+        bake_spectral_norm(self)
+
+    def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        for block in self.blocks:
+            x = block(x)
+            if x.shape[2] == self.attended_px:
+                x = self.attention(x)
+        result: tuple[Tensor, Tensor | None] = self.head(F.relu(x).sum(dim=(2, 3)), labels)
+        return result
+
+
+def _trained_weight(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    """What the optimiser moves; ``layer.weight`` may be that divided by its spectral norm."""
+    for name, parameter in layer.named_parameters():
+        if name in {"weight", "parametrizations.weight.original"}:
+            return parameter
+    raise ValueError(f"{layer} has no weight")

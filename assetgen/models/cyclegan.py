@@ -1,0 +1,161 @@
+"""CycleGAN's networks (Zhu et al. 2017): pictures of one style into another, same size; torch only.
+
+For style transfer both ways between unpaired collections, and as teacher of a narrower network (24 channels, 6 blocks
+run in real time). With ``wrap`` a picture that tiles stays one that tiles.
+
+Differs from the paper: nearest upsampling and a 3x3 convolution in place of a transposed one, against checkerboards;
+periodic padding on request; other norms beside instance norm, which takes statistics of the whole picture, so that
+neighbouring tiles of a terrain stop matching and a flat map becomes amplified noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from assetgen.errors import ConfigInvalid
+from assetgen.models.layers import LEAK
+from assetgen.models.parts import PaddedConv, nearest_up, pixel_norm
+
+STRIDE = 4
+SMALLEST_PX = 8
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """Size of a generator from picture to picture.
+
+    Attributes:
+        width: channels at full resolution (``ngf``); 64 in the paper, 24 for real time.
+        blocks: residual blocks; 9 in the paper at 256 px, 6 at 128 px.
+        wrap: pad periodically, else by reflection.
+        norm: "instance"; "pixel", the channels of each place to unit power, which looks at no neighbour; or "batch",
+            constants once trained, folded into the convolutions when exported.
+    """
+
+    channels: int = 3
+    width: int = 32
+    blocks: int = 6
+    wrap: bool = True
+    norm: str = "instance"
+
+
+class PixelNorm(nn.Module):
+    """Unit power of the channels at each place, then a gain and a bias a channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pixel_norm(x) * self.gain[:, None, None] + self.bias[:, None, None]
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "instance": nn.InstanceNorm2d,
+    "pixel": PixelNorm,
+    "batch": nn.BatchNorm2d,
+}
+
+
+def check_edges(x: Tensor, channels: int) -> None:
+    """Raise ValueError unless ``x`` is ``[n, channels, h, w]`` with h and w multiples of 4 and 8 or more.
+
+    Other edges would come back as other sizes, and the strides would break the torus.
+    """
+    c, h, w = x.shape[1:] if x.ndim == 4 else (0, 0, 0)
+    if c != channels or h % STRIDE or w % STRIDE or h < SMALLEST_PX or w < SMALLEST_PX:
+        raise ValueError(
+            f"pictures: got shape {tuple(x.shape)}, expected [n, {channels}, h, w] with h and w multiples of {STRIDE}, "
+            f"{SMALLEST_PX} or more; resize them first"
+        )
+
+
+def initialise(network: nn.Module) -> None:
+    """Normal weights of deviation 0.02 and zero biases, as both papers of picture to picture have them."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, norm, ReLU, convolution, norm; added to its input."""
+
+    def __init__(self, width: int, norm: Callable[[int], nn.Module], padding: str) -> None:
+        super().__init__()
+        self.conv = PaddedConv(width, width, 3, padding=padding, bias=False)
+        self.norm = norm(width)
+        self.second_conv = PaddedConv(width, width, 3, padding=padding, bias=False)
+        self.second_norm = norm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second_norm(self.second_conv(F.relu(self.norm(self.conv(x)))))
+        result: Tensor = x + y
+        return result
+
+
+class CycleganGenerator(nn.Module):
+    """Pictures ``[n, channels, h, w]`` in [-1, 1] to the same shape and range.
+
+    Raises:
+        ConfigInvalid: an unknown norm.
+        ValueError: edges that are no multiples of 4, or below 8.
+    """
+
+    def __init__(self, config: TransferConfig) -> None:
+        super().__init__()
+        if config.norm not in NORMS:
+            raise ConfigInvalid(f"there is no norm {config.norm!r}", hint=f"choose from {', '.join(NORMS)}")
+        self.config = config
+        norm, width = NORMS[config.norm], config.width
+        padding = "wrap" if config.wrap else "reflect"
+        self.enter = PaddedConv(config.channels, width, 7, padding=padding, bias=False)
+        sizes = [(width, 2 * width), (2 * width, 4 * width)]
+        self.downs = nn.ModuleList(PaddedConv(a, b, 3, padding=padding, stride=2, bias=False) for a, b in sizes)
+        self.blocks = nn.ModuleList(ResidualBlock(4 * width, norm, padding) for _ in range(config.blocks))
+        self.ups = nn.ModuleList(PaddedConv(b, a, 3, padding=padding, bias=False) for a, b in reversed(sizes))
+        self.norms = nn.ModuleList(norm(channels) for channels in (width, 2 * width, 4 * width, 2 * width, width))
+        self.color = PaddedConv(width, config.channels, 7, padding=padding)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_edges(x, self.config.channels)
+        first, *rest = self.norms
+        x = F.relu(first(self.enter(x)))
+        for down, norm in zip(self.downs, rest[:2], strict=True):
+            x = F.relu(norm(down(x)))
+        for block in self.blocks:
+            x = block(x)
+        for up, norm in zip(self.ups, rest[2:], strict=True):
+            x = F.relu(norm(up(nearest_up(x))))
+        return torch.tanh(self.color(x))
+
+
+class PatchDiscriminator(nn.Module):
+    """Pictures ``[n, channels, h, w]`` to logits ``[n, 1, h', w']``, one for each patch of 70x70 px.
+
+    Of pix2pix (Isola et al. 2017). Zero-padded, since crops of reals do not tile. Edges are 32 px or more.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 64) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(channels, width, 4, 2, 1)
+        sizes = [(width, 2 * width, 2), (2 * width, 4 * width, 2), (4 * width, 8 * width, 1)]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 4, stride, 1, bias=False) for a, b, stride in sizes)
+        self.norms = nn.ModuleList(nn.InstanceNorm2d(b) for _, b, _ in sizes)
+        self.score = nn.Conv2d(8 * width, 1, 4, 1, 1)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(self.enter(x), LEAK)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.leaky_relu(norm(conv(x)), LEAK)
+        logits: Tensor = self.score(x)
+        return logits

@@ -1,0 +1,138 @@
+"""StarGAN (Choi et al. 2018) with adaptive norms: one network for pictures of n styles; torch only.
+
+For style transfer to several looks from one file. With ``wrap`` a picture that tiles stays one that tiles.
+
+Differs from the paper: the class sets gains and biases behind instance norms (as AdaIN, Huang and Belongie 2017, and
+StarGAN v2 do) and is no label planes beside the picture, which instance norm takes out again wherever padding is
+periodic or reflects; nearest upsampling in place of transposed convolutions. No code of version 2 was used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from assetgen.errors import ConfigInvalid
+from assetgen.models.cyclegan import check_edges, initialise
+from assetgen.models.parts import PaddedConv, nearest_up
+
+LEAK = 0.01
+MOST = 32  # times the width that a discriminator grows to
+
+
+@dataclass(frozen=True)
+class StarganConfig:
+    """Size of a generator for several domains.
+
+    Attributes:
+        domains: number of styles.
+        width: channels at full resolution; 64 in the paper.
+        blocks: residual blocks; 6 in the paper.
+        style: dimension of what a class is mapped to.
+        wrap: pad periodically, else by reflection.
+    """
+
+    domains: int
+    channels: int = 3
+    width: int = 32
+    blocks: int = 6
+    style: int = 64
+    wrap: bool = True
+
+
+class AdaptiveNorm(nn.Module):
+    """Instance norm, then gains and biases that are linear in the style ``[n, style]`` (Huang and Belongie 2017)."""
+
+    def __init__(self, channels: int, style: int) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(channels)
+        self.gain = nn.Linear(style, channels)
+        self.shift = nn.Linear(style, channels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        y: Tensor = self.norm(x)
+        conditioned: Tensor = y * (1 + self.gain(style))[:, :, None, None] + self.shift(style)[:, :, None, None]
+        return conditioned
+
+
+class AdaptiveBlock(nn.Module):
+    """Residual block under adaptive norms."""
+
+    def __init__(self, width: int, style: int, padding: str) -> None:
+        super().__init__()
+        self.conv = PaddedConv(width, width, 3, padding=padding, bias=False)
+        self.norm = AdaptiveNorm(width, style)
+        self.second_conv = PaddedConv(width, width, 3, padding=padding, bias=False)
+        self.second_norm = AdaptiveNorm(width, style)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        y = self.second_conv(F.relu(self.norm(self.conv(x), style)))
+        result: Tensor = x + self.second_norm(y, style)
+        return result
+
+
+class StarganGenerator(nn.Module):
+    """Pictures ``[n, channels, h, w]`` in [-1, 1] and class weights ``[n, domains]`` to the same shape and range.
+
+    The weights add up to 1 and may blend styles. Down to a quarter of the edges no layer knows the style.
+
+    Raises:
+        ValueError: edges that are no multiples of 4, or below 8.
+    """
+
+    def __init__(self, config: StarganConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, style = config.width, config.style
+        padding = "wrap" if config.wrap else "reflect"
+        self.embed = nn.Linear(config.domains, style)
+        self.mapping = nn.Linear(style, style)
+        self.enter = PaddedConv(config.channels, width, 7, padding=padding, bias=False)
+        sizes = [(width, 2 * width), (2 * width, 4 * width)]
+        self.downs = nn.ModuleList(PaddedConv(a, b, 3, padding=padding, stride=2, bias=False) for a, b in sizes)
+        self.norms = nn.ModuleList(nn.InstanceNorm2d(c, affine=True) for c in (width, 2 * width, 4 * width))
+        self.blocks = nn.ModuleList(AdaptiveBlock(4 * width, style, padding) for _ in range(config.blocks))
+        self.ups = nn.ModuleList(PaddedConv(b, a, 3, padding=padding, bias=False) for a, b in reversed(sizes))
+        self.up_norms = nn.ModuleList(AdaptiveNorm(a, style) for a, _ in reversed(sizes))
+        self.color = PaddedConv(width, config.channels, 7, padding=padding)
+        initialise(self)
+
+    def forward(self, x: Tensor, class_weights: Tensor) -> Tensor:
+        check_edges(x, self.config.channels)
+        style = F.relu(self.mapping(F.relu(self.embed(class_weights))))
+        for conv, norm in zip([self.enter, *self.downs], self.norms, strict=True):
+            x = F.relu(norm(conv(x)))
+        for block in self.blocks:
+            x = block(x, style)
+        for up, norm in zip(self.ups, self.up_norms, strict=True):
+            x = F.relu(norm(up(nearest_up(x)), style))
+        return torch.tanh(self.color(x))
+
+
+class StarganDiscriminator(nn.Module):
+    """Pictures ``[n, channels, edge, edge]`` to logits of patches ``[n, 1, h', w']`` and of domains ``[n, domains]``.
+
+    No norms, zero-padded. At 128 px it is the paper's: six halvings, then heads that see 2x2 places.
+
+    Raises:
+        ConfigInvalid: ``edge_px`` is no power of two, or below 16.
+    """
+
+    def __init__(self, domains: int, edge_px: int = 128, channels: int = 3, width: int = 64) -> None:
+        super().__init__()
+        if edge_px < 16 or edge_px & (edge_px - 1):
+            raise ConfigInvalid(f"edge_px {edge_px} is not allowed", hint="give a power of two, 16 or more")
+        halvings = edge_px.bit_length() - 2
+        widths = [channels, *(width * min(2**i, MOST) for i in range(halvings))]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(widths))
+        self.score = nn.Conv2d(widths[-1], 1, 3, 1, 1, bias=False)
+        self.classify = nn.Conv2d(widths[-1], domains, edge_px >> halvings, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), LEAK)
+        return self.score(x), self.classify(x).flatten(1)

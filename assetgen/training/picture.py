@@ -1,0 +1,256 @@
+"""What one step of training a picture family does; needs torch.
+
+discriminator    real and fake pictures, augmented, as many times as the recipe says; penalties now and then
+generator        fool the discriminator
+average          move the averaged generator
+adapt            move the augmentation probability
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from assetgen import latents
+from assetgen.datasets.tiles import ByteArray
+from assetgen.errors import ConfigInvalid
+from assetgen.models.biggan import orthogonal_penalty
+from assetgen.models.families import FAMILIES, PictureConfig, standing_statistics
+from assetgen.models.progressive import ProgressiveDiscriminator, ProgressiveGenerator, at_stage
+from assetgen.training import batches, losses
+from assetgen.training.adversarial import Adversary, Shown, anchors, sanitise
+from assetgen.training.augment import augment
+from assetgen.training.batches import FAKE_STREAM, Reals
+from assetgen.training.checkpoint import Progress
+from assetgen.training.loop import adam, adapt_augmentation, autocast, learning_rate, move_average, set_learning_rate
+from assetgen.training.monitor import look
+from assetgen.training.recipe import PictureRecipe
+from assetgen.training.sheet import write_sheet
+from assetgen.training.sums import Sums
+
+STANDING_BATCHES = 16
+# Streams of random numbers: the generator's step has the second, discriminator steps all others.
+GENERATOR_STREAM = 1
+
+
+def picture_config(recipe: PictureRecipe, classes: int) -> PictureConfig:
+    """The networks that a recipe asks for; raises ConfigInvalid for what its family cannot do."""
+    family = FAMILIES[recipe.family]
+    if recipe.conditioning not in family.conditionings:
+        raise ConfigInvalid(
+            f"conditioning: family {recipe.family!r} has no {recipe.conditioning!r}; "
+            f"it has {', '.join(family.conditionings)}"
+        )
+    if recipe.wrap and not family.wraps:
+        raise ConfigInvalid(f"wrap: family {recipe.family!r} cannot tile; set wrap = false")
+    if recipe.family == "dcgan" and recipe.gradient_penalty:
+        raise ConfigInvalid("gradient_penalty: the batch norm of dcgan mixes pictures; use family resnet, or r1_gamma")
+    return PictureConfig(
+        classes=classes,
+        edge_px=recipe.crop_px,
+        latent=recipe.latent,
+        width=recipe.width,
+        wrap=recipe.wrap,
+        conditioning=recipe.conditioning,
+    )
+
+
+@dataclass(frozen=True)
+class _Latents:
+    z: Tensor
+    labels: Tensor
+    class_weights: Tensor
+    rolls: NDArray[np.int64]
+
+
+class PictureTask:
+    """A generator of one of the families, its average and its discriminator; the same for the same recipe."""
+
+    def __init__(
+        self,
+        recipe: PictureRecipe,
+        reals: Reals,
+        facts: Mapping[str, Any],
+        device: str = "cpu",
+        held_out: Reals | None = None,
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.reals = reals
+        self.held_out = held_out
+        self.facts = facts
+        self.device = device
+        config, family = picture_config(recipe, len(reals.classes)), FAMILIES[recipe.family]
+        self.generator, self.discriminator = family.generator(config), family.discriminator(config)
+        for module in (self.generator, self.discriminator):
+            module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.modules: dict[str, nn.Module] = {
+            "generator": self.generator,
+            "average": self.average,
+            "discriminator": self.discriminator,
+        }
+        betas = recipe.beta1, recipe.beta2
+        self.optimisers = {
+            "generator_adam": adam(self.generator, recipe.learning_rate, betas=betas),
+            "discriminator_adam": adam(self.discriminator, recipe.discriminator_rate, betas=betas),
+        }
+        self.adversary = Adversary(
+            module=self.discriminator,
+            optimiser=self.optimisers["discriminator_adam"],
+            objective=recipe,
+            judge=self._judge,
+            judge_exactly=self._judge_exactly,
+            anchors=anchors(self.modules, recipe.lecam, device),
+            apart=True,
+        )
+
+    def step(self, progress: Progress, done: float, sums: Sums) -> Progress:
+        """Train the discriminator as often as the recipe says, then the generator once."""
+        recipe = self.recipe
+        share = learning_rate(recipe, done) / recipe.learning_rate * progress.rate_scale
+        set_learning_rate(self.optimisers["generator_adam"], recipe.learning_rate * share)
+        set_learning_rate(self.optimisers["discriminator_adam"], recipe.discriminator_rate * share)
+        self._grow(done)
+        signs = [
+            self._discriminator_step(progress, GENERATOR_STREAM + i if i else 0, sums)
+            for i in range(recipe.discriminator_steps)
+        ]
+        self._generator_step(progress, sums)
+        move_average(self.average, self.generator, recipe, progress.pictures)
+        return replace(
+            adapt_augmentation(progress, recipe, float(np.mean(signs))),
+            step=progress.step + 1,
+            pictures=progress.pictures + recipe.batch * recipe.discriminator_steps,
+        )
+
+    def monitor(self) -> dict[str, float]:
+        """Figures of the averaged generator for the log; see ``monitor.look``."""
+        self._settle()
+        return look(self._paint, self.discriminator, self._judge_exactly, self.reals, self.held_out, self.recipe)
+
+    def snapshot(self, path: Path) -> None:
+        """Measure the statistics of the averaged generator anew, and draw its sheet."""
+        self._settle()
+        write_sheet(path, self.reals, self.sample)
+
+    def _settle(self) -> None:
+        """Batch statistics and power vectors belong to weights; those of the averaged network are its own."""
+        draws = (self._latents(-1 - i, GENERATOR_STREAM) for i in range(STANDING_BATCHES))
+        standing_statistics(self.average, [(drawn.z, drawn.class_weights) for drawn in draws])
+
+    def sample(self, label: int, seed: int) -> ByteArray:
+        """One picture ``[edge, edge, 3] uint8`` by the averaged generator."""
+        draws = latents.generator(seed, label).standard_normal((1, self.recipe.latent), dtype=np.float32)
+        weights = torch.eye(len(self.reals.classes))[label : label + 1]
+        with torch.no_grad():
+            picture = self.average(torch.from_numpy(draws).to(self.device), weights.to(self.device))[0]
+        pixels = ((picture.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0)
+        made: ByteArray = pixels.cpu().numpy()
+        return made
+
+    def _paint(self, labels: Tensor, latent_seed: int, _seed: int) -> Tensor:
+        draws = latents.generator(latent_seed, 0).standard_normal((len(labels), self.recipe.latent), dtype=np.float32)
+        weights = torch.nn.functional.one_hot(labels, len(self.reals.classes)).float()
+        made: Tensor = self.average(torch.from_numpy(draws).to(self.device), weights.to(self.device))
+        return made.float()
+
+    def _grow(self, done: float) -> None:
+        """Set the stage of progressive networks (Karras et al. 2018)."""
+        for module in self.modules.values():
+            if isinstance(module, ProgressiveGenerator | ProgressiveDiscriminator):
+                module.set_stage(_stage(done / self.recipe.grown_by, module.config.levels))
+
+    def _discriminator_step(self, progress: Progress, stream: int, sums: Sums) -> float:
+        """Returns the mean sign of the logits on reals."""
+        recipe, step = self.recipe, progress.step
+        pictures, labels = batches.real_batch(self.reals, recipe, step, stream)
+        drawn = self._latents(step, stream, labels.numpy() if losses.LOSSES[recipe.loss].paired else None)
+        with torch.no_grad():
+            fakes = self._fakes(drawn)
+        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (stream << 40))
+        shown = Shown(
+            reals=augment(self._as_fakes_are(pictures), progress.augment, rng),
+            real_labels=labels.to(self.device),
+            fakes=augment(fakes, progress.augment, rng),
+            fake_labels=drawn.labels,
+        )
+        return self.adversary.learn(shown, step, progress.penalty_scale, rng, sums)
+
+    def _generator_step(self, progress: Progress, sums: Sums) -> None:
+        recipe, step = self.recipe, progress.step
+        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (GENERATOR_STREAM << 40))
+        self.discriminator.requires_grad_(False)
+        reals = labels = None
+        if losses.LOSSES[recipe.loss].paired:
+            pictures, real_labels = batches.real_batch(self.reals, recipe, step, GENERATOR_STREAM)
+            labels, reals = real_labels.numpy(), augment(self._as_fakes_are(pictures), progress.augment, rng)
+        drawn = self._latents(step, GENERATOR_STREAM, labels)
+        fakes = augment(self._fakes(drawn), progress.augment, rng)
+        loss = self.adversary.verdict(fakes, drawn.labels, reals, sums)
+        if recipe.orthogonal:
+            loss = loss + recipe.orthogonal * orthogonal_penalty(self.generator)
+        adam_g = self.optimisers["generator_adam"]
+        adam_g.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        sanitise(self.generator, "g", sums)
+        adam_g.step()
+        self.discriminator.requires_grad_(True)
+
+    def _as_fakes_are(self, pictures: Tensor) -> Tensor:
+        """Reals at the size and coarseness that a growing generator has reached."""
+        pictures = pictures.to(self.device)
+        if isinstance(self.generator, ProgressiveGenerator):
+            return at_stage(pictures, float(self.generator.stage))
+        return pictures
+
+    def _latents(self, step: int, stream: int, labels: NDArray[np.int64] | None = None) -> _Latents:
+        """One batch, a function of seed, step and stream; without ``labels`` they are drawn as those of reals are."""
+        rng = latents.generator(self.recipe.seed, FAKE_STREAM + (stream << 36) + step)
+        count, n = len(self.reals.classes), self.recipe.batch
+        drawn = rng.choice(count, size=n, p=self.reals.class_chances)
+        index = torch.from_numpy((drawn if labels is None else labels).astype(np.int64)).to(self.device)
+        return _Latents(
+            z=torch.from_numpy(rng.standard_normal((n, self.recipe.latent), dtype=np.float32)).to(self.device),
+            labels=index,
+            class_weights=torch.nn.functional.one_hot(index, count).float(),
+            rolls=rng.integers(self.recipe.crop_px, size=(n, 2)),
+        )
+
+    def _fakes(self, drawn: _Latents) -> Tensor:
+        """Pictures in fp32; those that tile are rolled at random, so that no position is special."""
+        with autocast(self.recipe, self.device):
+            pictures: Tensor = self.generator(drawn.z, drawn.class_weights).float()
+        if not self.recipe.wrap:
+            return pictures
+        rolled = [
+            torch.roll(picture, (int(rows), int(columns)), dims=(1, 2))
+            for picture, (rows, columns) in zip(pictures, drawn.rolls, strict=True)
+        ]
+        return torch.stack(rolled)
+
+    def _judge(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        with autocast(self.recipe, self.device):
+            judged: tuple[Tensor, Tensor | None] = self.discriminator(pictures, labels)
+        return judged[0].float(), judged[1]
+
+    def _judge_exactly(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        judged: tuple[Tensor, Tensor | None] = self.discriminator(pictures, labels)
+        return judged
+
+
+def _stage(grown: float, levels: int) -> float:
+    """Stage from 0 to ``levels`` for the share of growing that is done: every doubling rests first, then fades in."""
+    if grown >= 1:
+        return float(levels)
+    place = grown * levels
+    whole = int(place)
+    return whole + max(0.0, 2 * (place - whole) - 1)

@@ -1,0 +1,122 @@
+"""Training of the picture families: each resumes exactly, learns with all it has, and refuses what it cannot do."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from assetgen.errors import ConfigInvalid
+from assetgen.models.families import FAMILIES as NETWORKS
+from assetgen.training import checkpoint, cli
+from assetgen.training.checkpoint import Progress
+from assetgen.training.loop import Budget, train
+from assetgen.training.picture import _stage
+from assetgen.training.recipe import FAMILY_NAMES, PictureRecipe, recipe_from_toml
+from assetgen.training.sums import Sums
+from tests.helpers.tiny_runs import FAMILIES, make_task
+
+SILENT = 1e9
+TOTAL = {"total_kimg": 0.024}  # 6 steps, or 3 of two discriminator steps each
+
+
+def tensors(run):
+    return checkpoint.load(run / "checkpoint").tensors
+
+
+def test_recipes_know_every_family_and_every_family_has_a_recipe():
+    assert tuple(NETWORKS) == FAMILY_NAMES
+    recipes = [recipe_from_toml(PictureRecipe, cli.RECIPES / f"{name}.toml") for name in cli.FAMILIES]
+    assert {recipe.family for recipe in recipes} == set(FAMILY_NAMES)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(data, tmp_path, name):
+    train(tmp_path / "whole", make_task(name, data, **TOTAL), Budget(tick_s=SILENT))
+    train(tmp_path / "parts", make_task(name, data, **TOTAL), Budget(tick_s=SILENT, steps=1))
+    train(tmp_path / "parts", make_task(name, data, **TOTAL), Budget(tick_s=0.0, sheet_ticks=1, steps=1), resume=True)
+    train(tmp_path / "parts", make_task(name, data, **TOTAL), Budget(tick_s=SILENT), resume=True)
+    whole, parts = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    # The averaged network's statistics are measured anew whenever it is kept; nothing is trained on them.
+    average = make_task(name, data).average
+    measured = {f"average.{key}" for key, _ in average.named_buffers()}
+    assert [key for key in whole if not torch.equal(whole[key], parts[key]) and key not in measured] == []
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_training_moves_every_parameter_and_leaves_a_sheet(data, tmp_path, name):
+    fresh = make_task(name, data)
+    train(tmp_path, make_task(name, data, **TOTAL), Budget(tick_s=SILENT))
+    trained = tensors(tmp_path)
+    # A constant on all logits changes nothing where reals and fakes are only compared.
+    idle = {"head.score.bias"} if fresh.recipe.loss in ("wasserstein", "hinge") else set()
+    for module in ("generator", "discriminator", "average"):
+        parameters = dict(fresh.modules[module].named_parameters())
+        assert {key for key, value in parameters.items() if torch.equal(trained[f"{module}.{key}"], value)} <= idle
+    (sheet,) = tmp_path.glob("sheet-*.png")
+    with Image.open(sheet) as picture:
+        assert np.asarray(picture).std() > 0
+    (line,) = [json.loads(text) for text in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert line["latent_effect"] > 0
+    assert ("label_effect" in line) == (fresh.recipe.conditioning != "none")
+    assert line.get("label_effect", 1.0) > 0
+
+
+def test_the_discriminator_may_take_more_steps(data):
+    task = make_task("wgan-gp", data)
+    assert task.step(Progress(), 0.0, Sums()).pictures == 2 * task.recipe.batch
+
+
+def test_an_auxiliary_classifier_learns_and_teaches(data):
+    task, sums = make_task("auxiliary", data), Sums()
+    task.step(Progress(), 0.0, sums)
+    assert {"class_loss_real", "class_loss_fake"} <= sums.totals.keys()
+
+
+def test_progressive_networks_grow_together(data):
+    task = make_task("progressive", data, grown_by=0.5)
+    edges, progress = [], Progress()
+    for done in (0.0, 0.1, 0.2, 0.3, 0.6):
+        progress = task.step(progress, done, Sums())
+        edges.append(task.sample(0, 0).shape[0])
+        assert float(task.generator.stage) == float(task.discriminator.stage) == float(task.average.stage)
+    assert edges == sorted(edges)
+    assert (edges[0], edges[-1]) == (4, 16)
+
+
+def test_a_doubling_rests_then_fades():
+    assert [_stage(grown, 2) for grown in (0, 0.25, 0.375, 0.5, 0.75, 0.875, 1.0, 1.5)] == [0, 0, 0.5, 1, 1, 1.5, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"family": "cubist"}, "family: cubist is not allowed"),
+        ({"family": "vanilla"}, "family 'vanilla' has no 'projection'"),
+        ({"family": "vanilla", "conditioning": "none"}, "cannot tile; set wrap = false"),
+        ({"family": "biggan", "conditioning": "concat"}, "it has projection"),
+        ({"crop_px": 24}, "crop_px: 24 is not allowed; use a power of two"),
+        ({"loss": "wasserstein"}, "gradient_penalty: 0.0 is not allowed"),
+        ({"gradient_penalty": 10.0}, "the batch norm of dcgan mixes pictures"),
+        ({"stability": "perhaps"}, "use one of off, warn, act"),
+        ({"beta1": 1.0}, "beta1: 1.0 is not allowed"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(data, changes, text):
+    with pytest.raises(ConfigInvalid, match=text):
+        make_task("dcgan", data, **{"conditioning": "projection", **changes})
+
+
+def test_a_family_from_the_command_line(data, tmp_path, capsys):
+    changes = {"crop_px": 16, "scan_px": 32, "width": 4, "batch": 4, "total_kimg": 0.008, "min_contrast": 0}
+    options = [f"--set={key}={json.dumps(value)}" for key, value in changes.items()]
+    run = tmp_path / "run"
+    assert cli.main(["texture", "--family", "biggan", "--data", str(data), "--run", str(run), *options]) == 0
+    assert checkpoint.load(run / "checkpoint").recipe["family"] == "biggan"
+    assert cli.main(["texture", "--data", str(data), "--run", str(run), "--resume", "--set=total_kimg=0.012"]) == 0
+    assert checkpoint.load(run / "checkpoint").progress.step == 3
+    with pytest.raises(ConfigInvalid, match="goes neither with --recipe nor with detail"):
+        cli.main(["detail", "--family", "biggan", "--data", str(data), "--run", str(tmp_path / "other")])
+    assert "in 2 classes on cpu" in capsys.readouterr().out

@@ -1,0 +1,29 @@
+"""The bench trains, forgets, and says what minutes will buy."""
+
+import json
+from dataclasses import asdict
+
+from assetgen.training import cli, speed
+from assetgen.training.speed import Speed
+from tests.helpers.tiny_runs import TEXTURE, make_task
+
+
+def test_speed_is_time_by_pictures(data):
+    task = make_task("texture", data)
+    measured = speed.measure(task, "cpu", 0.05)
+    assert measured.s_per_kimg > 0
+    assert measured.peak_bytes > 1 << 20
+
+
+def test_the_table_is_arithmetic():
+    lines = speed.table(Speed(s_per_kimg=6.0, peak_bytes=3 << 29)).splitlines()
+    assert lines[0] == "6 s a thousand pictures, 1.50 GiB at most"
+    assert lines[1] == "  10 minutes: about 100 thousand pictures"
+
+
+def test_from_the_command_line_it_leaves_nothing_behind(data, tmp_path, capsys):
+    options = [f"--set={key}={json.dumps(value)}" for key, value in asdict(TEXTURE).items()]
+    run = tmp_path / "run"
+    assert cli.main(["bench", "texture", "--data", str(data), "--run", str(run), "--minutes", "0.001", *options]) == 0
+    assert "thousand pictures" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
