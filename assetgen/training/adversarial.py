@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn, optim
 
-from assetgen.training import losses
+from assetgen.training import losses, parallel
 from assetgen.training.sums import Sums
 
 # Gradients beyond this say that training breaks down; they would break Adam's averages for good (StyleGAN 3's limit).
@@ -130,6 +130,7 @@ class Adversary:
         sums.add("real_score", real_logits.mean())
         sums.add("fake_score", fake_logits.mean())
         sign = real_logits.detach().sign().mean()
+        parallel.average([sign])
         sums.add("sign", sign)
         return float(sign)
 
@@ -182,8 +183,9 @@ class Adversary:
 
 
 def sanitise(module: nn.Module, name: str, sums: Sums) -> None:
-    """Bound all gradients, put 0 for those that are no numbers, and count ``gradient_NAME`` and what was bad."""
+    """Average gradients over processes, bound them, put 0 for what is no number; counts length and bad ones."""
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    parallel.average(gradients)
     length = torch.nn.utils.get_total_norm(gradients)
     bad = not bool(length < GRADIENT_LIMIT)  # true of NaN
     if bad:

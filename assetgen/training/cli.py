@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,31 +49,58 @@ def main(argv: list[str]) -> int:
         import torch
     except ImportError as error:
         raise RuntimeMissing("training needs PyTorch", hint="pip install 'assetgen[train]'") from error
-    from assetgen.training import loop, report
-    from assetgen.training.runlog import EVENTS, STATISTICS, read_lines
+    from assetgen.training import parallel
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = _device(arguments.device, torch.cuda.is_available())
+    with parallel.group(_device(arguments.device, torch.cuda.is_available())) as device:
+        _run(arguments, device, bench=bench)
+    return 0
+
+
+def _run(arguments: argparse.Namespace, device: str, *, bench: bool) -> None:
+    from assetgen.training import loop, parallel, report, speed
+    from assetgen.training.runlog import EVENTS, STATISTICS, read_lines
+
+    say = print if parallel.rank() == 0 else _nothing
     task, counts = (_texture_task if arguments.what == "texture" else _detail_task)(arguments, device)
     if arguments.dry_run:
-        print(json.dumps({"recipe": asdict(task.recipe), "pictures": counts}, indent=1))  # noqa: T201
-        return 0
+        say(json.dumps({"recipe": asdict(task.recipe), "pictures": counts}, indent=1))
+        return
     if bench:
-        from assetgen.training import speed
-
         seconds = BENCH_S if arguments.minutes is None else 60 * arguments.minutes
-        print(speed.table(speed.measure(task, device, seconds)))  # noqa: T201
-        return 0
+        say(speed.table(speed.measure(task, device, seconds)))
+        return
     if arguments.transfer:
         _transfer(task, arguments.transfer)
-    print(f"{sum(counts.values())} pictures in {len(counts)} classes on {device}; run folder {arguments.run}")  # noqa: T201
+    say(f"{sum(counts.values())} pictures in {len(counts)} classes on {device}; run folder {arguments.run}")
     budget = loop.Budget(minutes=arguments.minutes, tick_s=arguments.tick, sheet_ticks=arguments.sheet_ticks)
-    progress = loop.train(arguments.run, task, budget, resume=arguments.resume, notify=_print)
-    print(f"stopped at {progress.pictures / 1000:.1f} kimg; checkpoint, sheets and report are in {arguments.run}")  # noqa: T201
+    notify = _board(arguments.run / "tensorboard") if arguments.tensorboard and parallel.rank() == 0 else _print
+    progress = loop.train(arguments.run, task, budget, resume=arguments.resume, notify=notify)
+    say(f"stopped at {progress.pictures / 1000:.1f} kimg; checkpoint, sheets and report are in {arguments.run}")
     for sentence in report.report(*(read_lines(arguments.run / name) for name in (STATISTICS, EVENTS))):
-        print(sentence)  # noqa: T201
-    return 0
+        say(sentence)
+
+
+def _board(folder: Path) -> Callable[[Mapping[str, float]], None]:
+    """Print, and write for TensorBoard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RuntimeMissing("TensorBoard is not installed", hint="pip install tensorboard") from error
+    writer = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+
+    def notify(line: Mapping[str, float]) -> None:
+        _print(line)
+        for name, value in line.items():
+            writer.add_scalar(name.replace(".", "/"), value, int(line["step"]))  # type: ignore[no-untyped-call]
+        writer.flush()  # type: ignore[no-untyped-call]
+
+    return notify
+
+
+def _nothing(*_: object) -> None:
+    """Only the first of several processes speaks."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to PyTorch")
     parser.add_argument("--tick", type=float, default=30.0, metavar="SECONDS", help="between statistics lines (30)")
+    parser.add_argument("--tensorboard", action="store_true", help="write the statistics for TensorBoard, too")
     parser.add_argument("--sheet-ticks", type=int, default=10, help="ticks between sheets and checkpoints (10)")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved recipe and what the data holds; stop"

@@ -23,7 +23,8 @@ from assetgen import latents
 from assetgen.datasets.mapsets import SCALE, MapSet
 from assetgen.models.detail import DetailConfig, DetailNetwork, Maps
 from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
-from assetgen.training import losses
+from assetgen.training import losses, parallel
+from assetgen.training.adversarial import sanitise
 from assetgen.training.checkpoint import Progress
 from assetgen.training.loop import adam, autocast, learning_rate, move_average, set_learning_rate
 from assetgen.training.recipe import DetailRecipe
@@ -75,6 +76,7 @@ class DetailTask:
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
+        self.share = parallel.share(recipe)
         self.classes = tuple(classes)
         self.detailed = [entry for entry in sets if entry.large is not None]
         self.coarse = [entry for entry in sets if entry.large is None]
@@ -104,7 +106,7 @@ class DetailTask:
         rate = learning_rate(recipe, done) * progress.rate_scale
         set_learning_rate(self.optimisers["network_adam"], rate)
         set_learning_rate(self.optimisers["discriminator_adam"], rate, every=recipe.r1_interval)
-        rng = latents.generator(recipe.seed, CROP_STREAM + progress.step)
+        rng = latents.generator(self.share.seed, CROP_STREAM + progress.step)
         detailed = bool(self.detailed) and (not self.coarse or rng.random() < DETAIL_SHARE)
         batch = self._batch(rng, self.detailed if detailed else self.coarse)
         maps = self._predict(self.network, batch.small, batch.class_weights, progress.step)
@@ -118,6 +120,7 @@ class DetailTask:
             self.discriminator.requires_grad_(True)
         self.optimisers["network_adam"].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        sanitise(self.network, "g", sums)
         self.optimisers["network_adam"].step()
         if fools:
             self._discriminator_step(real, fake.detach(), progress.step, sums)
@@ -165,6 +168,7 @@ class DetailTask:
             labels = torch.zeros(len(real), dtype=torch.long, device=self.device)
             penalty = losses.zero_centred_penalty(self.discriminator(real, labels), real)
             (penalty * recipe.r1_gamma * recipe.r1_interval).backward()  # type: ignore[no-untyped-call]
+        sanitise(self.discriminator, "d", sums)
         adam_d.step()
         sums.add("loss_d", loss)
 

@@ -23,7 +23,7 @@ import torch
 from torch import nn, optim
 
 from assetgen.errors import CheckpointInvalid, OutputUnwritable
-from assetgen.training import checkpoint
+from assetgen.training import checkpoint, parallel
 from assetgen.training.checkpoint import Progress
 from assetgen.training.recipe import AnyRecipe, PictureRecipe, TextureRecipe
 from assetgen.training.report import write_report
@@ -100,8 +100,9 @@ def train(
     progress = restore(task, checkpoint.load(run / "checkpoint")) if resume else Progress()
     stop = _StopFlag()
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "recipe.json").write_text(json.dumps(asdict(task.recipe), indent=1), encoding="utf-8")
+        if parallel.rank() == 0:
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "recipe.json").write_text(json.dumps(asdict(task.recipe), indent=1), encoding="utf-8")
         return _loop(run, task, budget, progress, stop, notify)
     except OSError as error:
         raise OutputUnwritable(f"{run} cannot be written: {error.strerror}", hint="check space and rights") from error
@@ -167,29 +168,18 @@ def _loop(
         done = _share_done(task.recipe, budget, progress)
         over = done >= 1 or stop.raised or (budget.steps is not None and progress.step - first.step >= budget.steps)
         now = time.monotonic()
-        if over or now - tick_started >= budget.tick_s:
+        # Clocks differ: the first process decides for all.
+        done, *yes = parallel.agree((done, over, over or now - tick_started >= budget.tick_s))
+        over, due = (bool(answer) for answer in yes)
+        if due:
             line = _statistics(sums, tick, progress, done, now - tick_started)
             ticks += 1
             full = over or ticks % budget.sheet_ticks == 0
-            finite = all(map(math.isfinite, line.values()))
-            line |= task.monitor() if full and finite else {}
-            log.add(line)
-            notify(line)
-            acted = log.heed(progress)
-            if acted is not None:
-                progress = _rewound(run, task, progress, acted) if acted.rewinds > progress.rewinds else acted
-            elif not finite:
-                raise CheckpointInvalid(
-                    f"training broke down before step {progress.step}: values are no longer finite",
-                    hint="resume from the last checkpoint with a larger r1_gamma or a smaller learning_rate",
-                )
-            elif full:
-                task.snapshot(run / f"sheet-{progress.pictures // 1000:06d}k.png")
-                save(run / "checkpoint", task, progress)
-                if log.good:
-                    checkpoint.keep(run / "checkpoint", run / GOOD)
-            if full:
-                write_report(run)
+            acted = _told(run, task, log, notify, line, progress, full) if parallel.rank() == 0 else progress
+            scales = parallel.agree((acted.penalty_scale, acted.rate_scale, acted.rewinds))
+            if scales[2] > progress.rewinds:
+                progress = replace(_rewound(run, task, progress), elapsed_s=progress.elapsed_s)
+            progress = replace(progress, penalty_scale=scales[0], rate_scale=scales[1], rewinds=int(scales[2]))
             sums, tick, tick_started = Sums(), progress, time.monotonic()
         if over:
             return progress
@@ -197,27 +187,51 @@ def _loop(
         progress = replace(progress, elapsed_s=earlier_s + time.monotonic() - started)
 
 
+def _told(
+    run: Path,
+    task: Task,
+    log: RunLog,
+    notify: Callable[[Mapping[str, float]], None],
+    line: dict[str, float],
+    progress: Progress,
+    full: bool,
+) -> Progress:
+    """Write the log and, at a ``full`` tick, sheet, checkpoint and report; returns what the watchdog makes of it."""
+    finite = all(map(math.isfinite, line.values()))
+    line |= task.monitor() if full and finite else {}
+    log.add(line)
+    notify(line)
+    acted = log.heed(progress)
+    if acted is None and not finite:
+        write_report(run)
+        raise CheckpointInvalid(
+            f"training broke down before step {progress.step}: values are no longer finite",
+            hint="resume from the last checkpoint with a larger r1_gamma or a smaller learning_rate",
+        )
+    if full and finite and (acted is None or acted.rewinds == progress.rewinds):
+        task.snapshot(run / f"sheet-{progress.pictures // 1000:06d}k.png")
+        save(run / "checkpoint", task, progress)
+        if log.good:
+            checkpoint.keep(run / "checkpoint", run / GOOD)
+    if full:
+        write_report(run)
+    return acted or progress
+
+
 def save(folder: Path, task: Task, progress: Progress) -> None:
     """Write a checkpoint of the task."""
     checkpoint.save(folder, asdict(task.recipe), progress, task.facts, task.modules, task.optimisers)
 
 
-def _rewound(run: Path, task: Task, progress: Progress, acted: Progress) -> Progress:
-    """Networks of the last good checkpoint, or of the last; scales as the watchdog has set them."""
+def _rewound(run: Path, task: Task, progress: Progress) -> Progress:
+    """Put back the networks of the last good checkpoint, or of the last; returns where those stood."""
     folder = run / GOOD if (run / GOOD).exists() else run / "checkpoint"
     if not folder.exists():
         raise CheckpointInvalid(
             f"training broke down at step {progress.step}, before the first checkpoint",
             hint="begin again with a larger r1_gamma or a smaller learning_rate",
         )
-    back = restore(task, checkpoint.load(folder))
-    return replace(
-        back,
-        elapsed_s=progress.elapsed_s,
-        penalty_scale=acted.penalty_scale,
-        rate_scale=acted.rate_scale,
-        rewinds=acted.rewinds,
-    )
+    return restore(task, checkpoint.load(folder))
 
 
 def adam(

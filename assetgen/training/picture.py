@@ -25,7 +25,7 @@ from assetgen.errors import ConfigInvalid
 from assetgen.models.biggan import orthogonal_penalty
 from assetgen.models.families import FAMILIES, PictureConfig, standing_statistics
 from assetgen.models.progressive import ProgressiveDiscriminator, ProgressiveGenerator, at_stage
-from assetgen.training import batches, losses
+from assetgen.training import batches, losses, parallel
 from assetgen.training.adversarial import Adversary, Shown, anchors, sanitise
 from assetgen.training.augment import augment
 from assetgen.training.batches import FAKE_STREAM, Reals
@@ -84,6 +84,7 @@ class PictureTask:
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
+        self.share = parallel.share(recipe)
         self.reals = reals
         self.held_out = held_out
         self.facts = facts
@@ -171,7 +172,7 @@ class PictureTask:
 
     def _discriminator_step(self, progress: Progress, stream: int, sums: Sums) -> float:
         """Returns the mean sign of the logits on reals."""
-        recipe, step = self.recipe, progress.step
+        recipe, step = self.share, progress.step
         pictures, labels = batches.real_batch(self.reals, recipe, step, stream)
         drawn = self._latents(step, stream, labels.numpy() if losses.LOSSES[recipe.loss].paired else None)
         with torch.no_grad():
@@ -186,7 +187,7 @@ class PictureTask:
         return self.adversary.learn(shown, step, progress.penalty_scale, rng, sums)
 
     def _generator_step(self, progress: Progress, sums: Sums) -> None:
-        recipe, step = self.recipe, progress.step
+        recipe, step = self.share, progress.step
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (GENERATOR_STREAM << 40))
         self.discriminator.requires_grad_(False)
         reals = labels = None
@@ -214,8 +215,8 @@ class PictureTask:
 
     def _latents(self, step: int, stream: int, labels: NDArray[np.int64] | None = None) -> _Latents:
         """One batch, a function of seed, step and stream; without ``labels`` they are drawn as those of reals are."""
-        rng = latents.generator(self.recipe.seed, FAKE_STREAM + (stream << 36) + step)
-        count, n = len(self.reals.classes), self.recipe.batch
+        rng = latents.generator(self.share.seed, FAKE_STREAM + (stream << 36) + step)
+        count, n = len(self.reals.classes), self.share.batch
         drawn = rng.choice(count, size=n, p=self.reals.class_chances)
         index = torch.from_numpy((drawn if labels is None else labels).astype(np.int64)).to(self.device)
         return _Latents(

@@ -21,7 +21,7 @@ from torch import Tensor
 from assetgen import latents
 from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
 from assetgen.models.texture import TextureConfig, TextureGenerator
-from assetgen.training import batches, losses
+from assetgen.training import batches, losses, parallel
 from assetgen.training.adversarial import Adversary, Shown, anchors, sanitise
 from assetgen.training.augment import augment
 from assetgen.training.batches import FakeInputs, Reals
@@ -60,6 +60,7 @@ class TextureTask:
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
+        self.share = parallel.share(recipe)
         self.reals = reals
         self.held_out = held_out
         self.facts = facts
@@ -113,7 +114,7 @@ class TextureTask:
 
     def _discriminator_step(self, progress: Progress, sums: Sums) -> float:
         """Returns the mean sign of the logits on reals."""
-        recipe, step = self.recipe, progress.step
+        recipe, step = self.share, progress.step
         pictures, labels = batches.real_batch(self.reals, recipe, step)
         paired = labels.numpy() if losses.LOSSES[recipe.loss].paired else None
         inputs = batches.fake_batch(self.reals, recipe, step, stream=0, device=self.device, labels=paired)
@@ -129,7 +130,7 @@ class TextureTask:
         return self.adversary.learn(shown, step, progress.penalty_scale, rng, sums)
 
     def _generator_step(self, progress: Progress, sums: Sums) -> None:
-        recipe, step = self.recipe, progress.step
+        recipe, step = self.share, progress.step
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (1 << 40))
         self.discriminator.requires_grad_(False)
         reals = labels = None

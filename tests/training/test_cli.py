@@ -1,5 +1,6 @@
 """``assetgen train`` as it is typed."""
 
+import importlib.util
 import json
 from dataclasses import asdict
 
@@ -102,3 +103,14 @@ def test_pictures_that_no_crop_fits_into_are_left_out_of_detail(tmp_path):
     write_map_set(tmp_path / "f" / "brick" / "set", 0, 128)
     pack(tmp_path / "f", tmp_path / "both.zip", license="X", validation_share=0)
     assert train("detail", tmp_path / "both.zip", tmp_path / "run", classes=["brick"]) == 0
+
+
+def test_tensorboard_is_written_if_installed_and_missed_if_not(data, tmp_path):
+    run = tmp_path / "run"
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(RuntimeMissing, match="TensorBoard is not installed"):
+            train("texture", data, run, "--tensorboard")
+        assert not (run / "checkpoint").exists()
+        return
+    train("texture", data, run, "--tensorboard")
+    assert any((run / "tensorboard").iterdir())
