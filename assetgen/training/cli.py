@@ -88,13 +88,13 @@ def _board(folder: Path) -> Callable[[Mapping[str, float]], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise RuntimeMissing("TensorBoard is not installed", hint="pip install tensorboard") from error
-    writer = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(folder)
 
     def notify(line: Mapping[str, float]) -> None:
         _print(line)
         for name, value in line.items():
-            writer.add_scalar(name.replace(".", "/"), value, int(line["step"]))  # type: ignore[no-untyped-call]
-        writer.flush()  # type: ignore[no-untyped-call]
+            writer.add_scalar(name.replace(".", "/"), value, int(line["step"]))
+        writer.flush()
 
     return notify
 

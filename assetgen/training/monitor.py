@@ -86,7 +86,10 @@ def descriptors(pictures: Tensor) -> Tensor:
 
 
 def _memorised(judge: Judge, fakes: Sequence[Tensor], reals: Reals, held_out: Reals, edge_px: int) -> float:
-    """(score of shown - score of held-out) / (score of shown - score of fakes), classes with held-out pictures only."""
+    """(score of shown - score of held-out) / (score of shown - score of fakes), classes with held-out pictures only.
+
+    A gap smaller than the spread of the scores says nothing, and counts as that spread.
+    """
     scores: Mapping[str, list[Tensor]] = {"shown": [], "held_out": [], "fake": []}
     for label, made in enumerate(fakes):
         if not held_out.pictures[label]:
@@ -98,5 +101,7 @@ def _memorised(judge: Judge, fakes: Sequence[Tensor], reals: Reals, held_out: Re
             scores[name].append(judge(pictures, labels)[0].float())
     if not scores["shown"]:
         return 0.0
-    shown_score, unseen_score, fake_score = (float(torch.cat(values).mean()) for values in scores.values())
-    return (shown_score - unseen_score) / max(shown_score - fake_score, 1e-3)
+    joined = [torch.cat(values) for values in scores.values()]
+    shown_score, unseen_score, fake_score = (float(values.mean()) for values in joined)
+    spread = float(joined[0].std())
+    return (shown_score - unseen_score) / max(shown_score - fake_score, spread, 1e-3)
