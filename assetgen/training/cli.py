@@ -64,6 +64,7 @@ def _run(arguments: argparse.Namespace, device: str, *, bench: bool) -> None:
 
     say = print if parallel.rank() == 0 else _nothing
     task, counts = (_texture_task if arguments.what == "texture" else _detail_task)(arguments, device)
+    _have_teacher(task, arguments)
     if arguments.dry_run:
         say(json.dumps({"recipe": asdict(task.recipe), "pictures": counts}, indent=1))
         return
@@ -121,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, help="stop after this long, all sittings together; schedules follow")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
     parser.add_argument("--transfer", type=Path, metavar="RUN", help="start from another run's networks")
+    parser.add_argument(
+        "--distil", type=Path, metavar="RUN", help="teach this smaller network to answer as that run's does"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to PyTorch")
     parser.add_argument("--tick", type=float, default=30.0, metavar="SECONDS", help="between statistics lines (30)")
@@ -130,6 +134,17 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="print the resolved recipe and what the data holds; stop"
     )
     return parser
+
+
+def _have_teacher(task: Task, arguments: argparse.Namespace) -> None:
+    from assetgen.training import checkpoint, distil
+
+    if arguments.resume:
+        distil.check_resumed(checkpoint.load(arguments.run / "checkpoint"), arguments.distil)
+    if arguments.distil:
+        teacher = distil.read_teacher(arguments.distil, asdict(task.recipe), tuple(task.facts["classes"]))
+        task.learn_from(teacher)
+        task.facts = {**task.facts, "distilled_from": distil.told(teacher)}
 
 
 def _transfer(task: Task, run: Path) -> None:
@@ -162,9 +177,9 @@ def _texture_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Map
             f"no usable picture for {', '.join(empty)}", hint="lower min_contrast or crop_px, or leave the class out"
         )
     facts, unseen = _facts(arguments.data, items, reals.classes), held_out if held_out.count else None
-    if isinstance(recipe, PictureRecipe):
-        return PictureTask(recipe, reals, facts, device, unseen), counts
-    return TextureTask(recipe, reals, facts, device, unseen), counts
+    make: Any = PictureTask if isinstance(recipe, PictureRecipe) else TextureTask
+    task = make(recipe, reals, facts, device, unseen)
+    return task, counts
 
 
 def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:

@@ -23,11 +23,11 @@ from assetgen import latents
 from assetgen.datasets.mapsets import SCALE, MapSet
 from assetgen.models.detail import DetailConfig, DetailNetwork, Maps
 from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
-from assetgen.training import losses, parallel
+from assetgen.training import distil, losses, parallel
 from assetgen.training.adversarial import sanitise
-from assetgen.training.checkpoint import Progress
+from assetgen.training.checkpoint import Checkpoint, Progress
 from assetgen.training.loop import adam, autocast, learning_rate, move_average, set_learning_rate
-from assetgen.training.recipe import DetailRecipe
+from assetgen.training.recipe import DetailRecipe, recipe_from_values
 from assetgen.training.sums import Sums
 
 LOSS = losses.LOSSES["ns_logistic"]
@@ -83,6 +83,7 @@ class DetailTask:
         self.validation = list(validation)
         self.facts = facts
         self.device = device
+        self.teacher: torch.nn.Module | None = None
         self.network = detail_network(recipe, classes)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.discriminator = Discriminator(
@@ -100,6 +101,11 @@ class DetailTask:
             "discriminator_adam": adam(self.discriminator, recipe.learning_rate, every=recipe.r1_interval),
         }
 
+    def learn_from(self, saved: Checkpoint) -> None:
+        """Have a teacher; see ``distil``."""
+        teacher = detail_network(recipe_from_values(DetailRecipe, saved.recipe), self.classes)
+        self.teacher = distil.taught(teacher.to(self.device), saved, "network")
+
     def step(self, progress: Progress, done: float, sums: Sums) -> Progress:
         """Train on one batch."""
         recipe = self.recipe
@@ -111,6 +117,14 @@ class DetailTask:
         batch = self._batch(rng, self.detailed if detailed else self.coarse)
         maps = self._predict(self.network, batch.small, batch.class_weights, progress.step)
         loss = regression(maps, batch, sums)
+        if self.teacher is not None:
+            with torch.no_grad():
+                wanted = self._predict(self.teacher, batch.small, batch.class_weights, progress.step)
+            distances = [
+                distil.distance(getattr(maps, name), getattr(wanted, name)) for name in ("base_color", *SCALARS)
+            ]
+            sums.add("distance", torch.stack(distances).mean())
+            loss = loss + recipe.distil * torch.stack(distances).mean()
         fools = detailed and recipe.adversarial > 0 and done >= recipe.adversarial_from
         if fools and batch.large is not None:
             places = rng.integers(batch.large.shape[2] - recipe.score_px + 1, size=2)

@@ -73,6 +73,9 @@ class Task(Protocol):
     def step(self, progress: Progress, done: float, sums: Sums) -> Progress:
         """Train one step; ``done`` is the share of the run so far. Returns the progress, step and pictures moved."""
 
+    def learn_from(self, saved: checkpoint.Checkpoint) -> None:
+        """Have a teacher: lower the distance to what its network makes of the same inputs as well (``distil``)."""
+
     def monitor(self) -> dict[str, float]:
         """Look at samples of the averaged network: figures for the log; changes nothing."""
 
@@ -125,8 +128,9 @@ def restore(task: Task, saved: checkpoint.Checkpoint) -> Progress:
         checkpoint.restore_module(module, saved, name)
     for name, optimiser in task.optimisers.items():
         checkpoint.restore_optimiser(optimiser, saved, name)
-    if "transferred_from" in saved.facts:  # provenance: of the run, not of the data that the task was made with
-        task.facts = {**task.facts, "transferred_from": saved.facts["transferred_from"]}
+    for key in ("transferred_from", "distilled_from"):  # provenance: of the run, not of the data of the task
+        if key in saved.facts:
+            task.facts = {**task.facts, key: saved.facts[key]}
     return saved.progress
 
 

@@ -25,14 +25,14 @@ from assetgen.errors import ConfigInvalid
 from assetgen.models.biggan import orthogonal_penalty
 from assetgen.models.families import FAMILIES, PictureConfig, standing_statistics
 from assetgen.models.progressive import ProgressiveDiscriminator, ProgressiveGenerator, at_stage
-from assetgen.training import batches, losses, parallel
+from assetgen.training import batches, distil, losses, parallel
 from assetgen.training.adversarial import Adversary, Shown, anchors, sanitise
 from assetgen.training.augment import augment
 from assetgen.training.batches import FAKE_STREAM, Reals
-from assetgen.training.checkpoint import Progress
+from assetgen.training.checkpoint import Checkpoint, Progress
 from assetgen.training.loop import adam, adapt_augmentation, autocast, learning_rate, move_average, set_learning_rate
 from assetgen.training.monitor import look
-from assetgen.training.recipe import PictureRecipe
+from assetgen.training.recipe import PictureRecipe, recipe_from_values
 from assetgen.training.sheet import write_sheet
 from assetgen.training.sums import Sums
 
@@ -89,6 +89,7 @@ class PictureTask:
         self.held_out = held_out
         self.facts = facts
         self.device = device
+        self.teacher: nn.Module | None = None
         config, family = picture_config(recipe, len(reals.classes)), FAMILIES[recipe.family]
         self.generator, self.discriminator = family.generator(config), family.discriminator(config)
         for module in (self.generator, self.discriminator):
@@ -113,6 +114,12 @@ class PictureTask:
             anchors=anchors(self.modules, recipe.lecam, device),
             apart=True,
         )
+
+    def learn_from(self, saved: Checkpoint) -> None:
+        """Have a teacher; see ``distil``."""
+        recipe = recipe_from_values(PictureRecipe, saved.recipe)
+        teacher = FAMILIES[recipe.family].generator(picture_config(recipe, len(self.reals.classes)))
+        self.teacher = distil.taught(teacher.to(self.device), saved)
 
     def step(self, progress: Progress, done: float, sums: Sums) -> Progress:
         """Train the discriminator as often as the recipe says, then the generator once."""
@@ -149,14 +156,8 @@ class PictureTask:
         standing_statistics(self.average, [(drawn.z, drawn.class_weights) for drawn in draws])
 
     def sample(self, label: int, seed: int) -> ByteArray:
-        """One picture ``[edge, edge, 3] uint8`` by the averaged generator."""
-        draws = latents.generator(seed, label).standard_normal((1, self.recipe.latent), dtype=np.float32)
-        weights = torch.eye(len(self.reals.classes))[label : label + 1]
-        with torch.no_grad():
-            picture = self.average(torch.from_numpy(draws).to(self.device), weights.to(self.device))[0]
-        pixels = ((picture.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0)
-        made: ByteArray = pixels.cpu().numpy()
-        return made
+        """One picture by the averaged generator; see ``sample``."""
+        return sample(self.average, self.recipe, len(self.reals.classes), label, seed)
 
     def _paint(self, labels: Tensor, latent_seed: int, _seed: int) -> Tensor:
         draws = latents.generator(latent_seed, 0).standard_normal((len(labels), self.recipe.latent), dtype=np.float32)
@@ -192,11 +193,18 @@ class PictureTask:
         self.discriminator.requires_grad_(False)
         reals = labels = None
         if losses.LOSSES[recipe.loss].paired:
-            pictures, real_labels = batches.real_batch(self.reals, recipe, step, GENERATOR_STREAM)
-            labels, reals = real_labels.numpy(), augment(self._as_fakes_are(pictures), progress.augment, rng)
+            shown, real_labels = batches.real_batch(self.reals, recipe, step, GENERATOR_STREAM)
+            labels, reals = real_labels.numpy(), augment(self._as_fakes_are(shown), progress.augment, rng)
         drawn = self._latents(step, GENERATOR_STREAM, labels)
-        fakes = augment(self._fakes(drawn), progress.augment, rng)
+        pictures = self._fakes(drawn)
+        fakes = augment(pictures, progress.augment, rng)
         loss = self.adversary.verdict(fakes, drawn.labels, reals, sums)
+        if self.teacher is not None:
+            with torch.no_grad():
+                wanted = self._as_fakes_are(self._fakes(drawn, self.teacher))
+            distance = distil.distance(pictures, wanted)
+            sums.add("distance", distance)
+            loss = loss + recipe.distil * distance
         if recipe.orthogonal:
             loss = loss + recipe.orthogonal * orthogonal_penalty(self.generator)
         adam_g = self.optimisers["generator_adam"]
@@ -226,10 +234,10 @@ class PictureTask:
             rolls=rng.integers(self.recipe.crop_px, size=(n, 2)),
         )
 
-    def _fakes(self, drawn: _Latents) -> Tensor:
+    def _fakes(self, drawn: _Latents, network: nn.Module | None = None) -> Tensor:
         """Pictures in fp32; those that tile are rolled at random, so that no position is special."""
         with autocast(self.recipe, self.device):
-            pictures: Tensor = self.generator(drawn.z, drawn.class_weights).float()
+            pictures: Tensor = (network or self.generator)(drawn.z, drawn.class_weights).float()
         if not self.recipe.wrap:
             return pictures
         rolled = [
@@ -246,6 +254,18 @@ class PictureTask:
     def _judge_exactly(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         judged: tuple[Tensor, Tensor | None] = self.discriminator(pictures, labels)
         return judged
+
+
+def sample(generator: nn.Module, recipe: PictureRecipe, classes: int, label: int, seed: int) -> ByteArray:
+    """One picture ``[edge, edge, 3] uint8`` of class ``label``; an averaged generator must have settled statistics."""
+    device = next(generator.parameters()).device
+    draws = latents.generator(seed, label).standard_normal((1, recipe.latent), dtype=np.float32)
+    weights = torch.eye(classes)[label : label + 1]
+    with torch.no_grad():
+        picture = generator(torch.from_numpy(draws).to(device), weights.to(device))[0]
+    pixels = ((picture.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0)
+    made: ByteArray = pixels.cpu().numpy()
+    return made
 
 
 def _stage(grown: float, levels: int) -> float:

@@ -41,6 +41,7 @@ class TextureRecipe:
         gradient_penalty: weight of the penalty between reals and fakes (WGAN-GP); its usual value is 10.
         r1_interval: steps from one penalty to the next, which counts as many times.
         lecam: weight of the pull of logits towards each other, for few pictures (.01 to .3); 0 is none.
+        distil: weight of the distance to a teacher's pictures, where a run has one.
         ema_kimg: half-life of the averaged generator, at most ``ema_rampup`` of the pictures so far.
         stability: ``off``, ``warn`` of what goes wrong, or ``act``: change penalty, rate or augmentation, or go back.
         augment_target: how often the discriminator may be right about reals, as mean sign, before augmentation grows.
@@ -71,6 +72,7 @@ class TextureRecipe:
     gradient_penalty: float = 0.0
     r1_interval: int = 16
     lecam: float = 0.0
+    distil: float = 10.0
     ema_kimg: float = 5.0
     ema_rampup: float = 0.05
     stability: str = "warn"
@@ -145,6 +147,7 @@ class PictureRecipe:
     gradient_penalty: float = 0.0
     r1_interval: int = 16
     lecam: float = 0.0
+    distil: float = 10.0
     auxiliary: float = 0.5
     orthogonal: float = 0.0
     grown_by: float = 0.6
@@ -192,6 +195,7 @@ class DetailRecipe:
         total_kimg: length of the run in thousands of crops.
         adversarial: weight of the discriminator's say on base colour; 0 trains by regression alone.
         adversarial_from: share of the run after which the discriminator takes part.
+        distil: weight of the distance to a teacher's maps, where a run has one.
     """
 
     seed: int = 1
@@ -211,6 +215,7 @@ class DetailRecipe:
     learning_rate: float = 0.002
     adversarial: float = 0.1
     adversarial_from: float = 0.2
+    distil: float = 10.0
     r1_gamma: float = 0.5
     r1_interval: int = 16
     ema_kimg: float = 2.0
@@ -237,6 +242,7 @@ class DetailRecipe:
                 "total_kimg": (self.total_kimg > 0, "above 0"),
                 "learning_rate": (self.learning_rate > 0, "above 0"),
                 "r1_interval": (self.r1_interval >= 1, "1 or more"),
+                "distil": (self.distil >= 0, "0 or more"),
                 "adversarial_from": (0 <= self.adversarial_from <= 1, "0 to 1"),
             },
         )
@@ -319,6 +325,7 @@ def _adversarial_rules(recipe: TextureRecipe | PictureRecipe) -> dict[str, tuple
         ),
         "r1_interval": (recipe.r1_interval >= 1, "1 or more"),
         "lecam": (recipe.lecam >= 0, "0 or more"),
+        "distil": (recipe.distil >= 0, "0 or more"),
         "ema_kimg": (recipe.ema_kimg > 0, "above 0"),
         "stability": (recipe.stability in STABILITY, f"one of {', '.join(STABILITY)}"),
         "augment_max": (0 <= recipe.augment_max <= 1, "0 to 1"),

@@ -21,14 +21,14 @@ from torch import Tensor
 from assetgen import latents
 from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
 from assetgen.models.texture import TextureConfig, TextureGenerator
-from assetgen.training import batches, losses, parallel
+from assetgen.training import batches, distil, losses, parallel
 from assetgen.training.adversarial import Adversary, Shown, anchors, sanitise
 from assetgen.training.augment import augment
 from assetgen.training.batches import FakeInputs, Reals
-from assetgen.training.checkpoint import Progress
+from assetgen.training.checkpoint import Checkpoint, Progress
 from assetgen.training.loop import adam, adapt_augmentation, autocast, learning_rate, move_average, set_learning_rate
 from assetgen.training.monitor import look
-from assetgen.training.recipe import TextureRecipe
+from assetgen.training.recipe import TextureRecipe, recipe_from_values
 from assetgen.training.sheet import class_means, write_texture_sheet
 from assetgen.training.sums import Sums
 
@@ -65,6 +65,7 @@ class TextureTask:
         self.held_out = held_out
         self.facts = facts
         self.device = device
+        self.teacher: torch.nn.Module | None = None
         classes = len(reals.classes)
         self.generator = TextureGenerator(texture_config(recipe, classes))
         self.discriminator = Discriminator(
@@ -90,6 +91,12 @@ class TextureTask:
             judge_exactly=self._judge_exactly,
             anchors=anchors(self.modules, recipe.lecam, device),
         )
+
+    def learn_from(self, saved: Checkpoint) -> None:
+        """Have a teacher; see ``distil``."""
+        recipe = recipe_from_values(TextureRecipe, saved.recipe)
+        teacher = TextureGenerator(texture_config(recipe, len(self.reals.classes)))
+        self.teacher = distil.taught(teacher.to(self.device, memory_format=torch.channels_last), saved)  # type: ignore[call-overload]
 
     def step(self, progress: Progress, done: float, sums: Sums) -> Progress:
         """Train both networks on one batch each."""
@@ -138,8 +145,15 @@ class TextureTask:
             pictures, real_labels = batches.real_batch(self.reals, recipe, step, stream=1)
             labels, reals = real_labels.numpy(), augment(pictures.to(self.device), progress.augment, rng)
         inputs = batches.fake_batch(self.reals, recipe, step, stream=1, device=self.device, labels=labels)
-        fakes = augment(self._fakes(inputs), progress.augment, rng)
+        pictures = self._fakes(inputs)
+        fakes = augment(pictures, progress.augment, rng)
         loss = self.adversary.verdict(fakes, inputs.labels, reals, sums)
+        if self.teacher is not None:
+            with torch.no_grad():
+                wanted = self._fakes(inputs, self.teacher)
+            distance = distil.distance(pictures, wanted)
+            sums.add("distance", distance)
+            loss = loss + recipe.distil * distance
         adam_g = self.optimisers["generator_adam"]
         adam_g.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -163,10 +177,10 @@ class TextureTask:
     def _judge_exactly(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, None]:
         return self.discriminator(pictures, labels), None
 
-    def _fakes(self, inputs: FakeInputs) -> Tensor:
+    def _fakes(self, inputs: FakeInputs, network: torch.nn.Module | None = None) -> Tensor:
         """Pictures in fp32, each rolled at random so that no position is special to the discriminator."""
         with autocast(self.recipe, self.device):
-            pictures: Tensor = self.generator(
+            pictures: Tensor = (network or self.generator)(
                 inputs.z, inputs.class_weights, inputs.grid, inputs.layouts, inputs.noises
             )
         rolled = [

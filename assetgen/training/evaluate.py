@@ -1,0 +1,372 @@
+"""``assetgen eval``: honest figures for a texture model, each beside the same figure of real pictures; needs torch."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from assetgen import __version__
+from assetgen.datasets import tiles
+from assetgen.datasets.tiles import ByteArray
+from assetgen.errors import CheckpointInvalid, ConfigInvalid, DataInvalid, OutputUnwritable
+from assetgen.metrics import verdict
+from assetgen.metrics.features import SHIPPED, Instrument, load_classifier
+from assetgen.metrics.figures import Report, Subject, as_json, measure
+from assetgen.metrics.pictures import shrunk
+from assetgen.metrics.pretrained import inception_distances, verify
+from assetgen.metrics.sheet import sheet
+from assetgen.metrics.table import table
+from assetgen.models.parts import FIRST_PX
+from assetgen.training.batches import Reals, reals_from_items
+from assetgen.training.classifier import balanced_crops, train_classifier
+from assetgen.training.recipe import PictureRecipe, TextureRecipe, recipe_from_values
+
+NO_CLASSIFIER = "none"
+MIN_PER_CLASS = 8
+FEW_PER_CLASS = 32
+MIN_CROP_PX = 32
+
+Recipe: TypeAlias = TextureRecipe | PictureRecipe
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a model says of itself: the recipe of its texture network, all its classes, and the file it learnt from."""
+
+    recipe: Recipe
+    classes: tuple[str, ...]
+    data_sha256: str
+
+
+def main(argv: list[str]) -> int:
+    """Run ``assetgen eval`` with the arguments after it; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    status: int = arguments.run(arguments)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="assetgen eval", description="Judge a texture model by figures.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    model = commands.add_parser("model", help="figures of a package or a run, beside those of real pictures")
+    model.add_argument(
+        "model", type=Path, metavar="PACKAGE_OR_RUN", help="package folder, or run folder of a texture run"
+    )
+    model.add_argument("--data", type=Path, required=True, help="training file, with pictures for validation")
+    model.add_argument("--classes", default="", metavar="A,B", help="judge these only (all of the model)")
+    model.add_argument("--per-class", type=int, default=64, help="pictures of each class (64)")
+    model.add_argument("--seed", type=int, default=1, help="of everything that is drawn (1)")
+    model.add_argument("--classifier", default=str(SHIPPED), help="FILE.safetensors, or none (the one that is shipped)")
+    model.add_argument(
+        "--inception", type=Path, metavar="FILE", help="Inception weights, for FID and KID (torch-fidelity)"
+    )
+    model.add_argument("--inception-sha256", default="", metavar="HEX", help="digest that FILE must have")
+    model.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    model.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a picture: real, generated, nearest")
+    model.set_defaults(run=_model)
+    classifier = commands.add_parser("classifier", help="train the network that judges, on your own classes")
+    classifier.add_argument("--data", type=Path, required=True, help="training file, with pictures for validation")
+    classifier.add_argument(
+        "--output", type=Path, required=True, metavar="FILE.safetensors", help="a .json goes beside"
+    )
+    classifier.add_argument("--classes", default="", metavar="A,B", help="tell these apart (all of the data)")
+    classifier.add_argument("--minutes", type=float, default=10.0, help="length of the training (10)")
+    classifier.add_argument("--seed", type=int, default=1, help="of everything that is drawn (1)")
+    classifier.set_defaults(run=_classifier)
+    for command in (model, classifier):
+        command.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to PyTorch")
+    return parser
+
+
+def _classifier(arguments: argparse.Namespace) -> int:
+    facts = train_classifier(
+        arguments.data,
+        arguments.output,
+        arguments.minutes,
+        classes=_names(arguments.classes),
+        seed=arguments.seed,
+        notify=_say,
+    )
+    lines = [f"{name:22} {share:.2f}" for name, share in facts["accuracy"]["by_class"].items()]
+    lines += [
+        f"{'mean':22} {facts['accuracy']['mean']:.2f}",
+        f"{arguments.output}: share of validation crops told right",
+    ]
+    print("\n".join(lines))  # noqa: T201
+    return 0
+
+
+def _model(arguments: argparse.Namespace) -> int:
+    _check_options(arguments)
+    source = _source(arguments.model)
+    recipe, classes = source.recipe, source.classes
+    chosen = _names(arguments.classes) or classes
+    if strange := [name for name in chosen if name not in classes]:
+        raise ConfigInvalid(f"--classes {', '.join(strange)}: not of this model; it knows {', '.join(classes)}")
+    if recipe.crop_px < MIN_CROP_PX or recipe.crop_px % 8:
+        raise ConfigInvalid(
+            f"the model makes crops of {recipe.crop_px} px; figures need multiples of 8 px from {MIN_CROP_PX}",
+            hint="train with a larger crop_px",
+        )
+    instrument = _instrument(arguments.classifier, recipe)
+    train, validation = _reals(arguments.data, recipe, chosen)
+    _say(f"{train.count} training and {validation.count} validation pictures in {len(chosen)} classes")
+    make = _from_package if (arguments.model / "manifest.json").is_file() else _from_run
+    fakes = make(arguments.model, recipe, classes, chosen, arguments.per_class, arguments.seed)
+    cut = [
+        [
+            balanced_crops(reals, label, len(fakes[label]), recipe.crop_px, arguments.seed)
+            for label in range(len(chosen))
+        ]
+        for reals in (train, validation)
+    ]
+    subject = Subject(tuple(chosen), fakes, cut[0], cut[1], train.pictures, stride_px=_stride_px(recipe))
+    report = measure(subject, instrument, seed=arguments.seed, notify=lambda name: _say(f"measuring {name}"))
+    judged = verdict.judge(report)
+    pretrained = _pretrained(arguments, subject) if arguments.inception else {}
+    lines = [
+        f"{name} {pair['fake']:.4g}/{pair['real']:.4g}, of Inception features, all classes"
+        for name, pair in pretrained.items()
+    ]
+    notes = _notes(arguments.data, source, instrument, arguments.per_class)
+    print("\n\n".join([table(report), *lines, *notes, verdict.as_text(judged)]))  # noqa: T201
+    if arguments.json:
+        facts = {
+            "notes": notes,
+            "inception": pretrained,
+            "classifier_sha256": instrument.sha256 if instrument else None,
+        }
+        _write_json(arguments, facts, report, judged)
+    if arguments.sheet:
+        sheet(subject, report).save(arguments.sheet, format="PNG")
+    return 0
+
+
+def _pretrained(arguments: argparse.Namespace, subject: Subject) -> dict[str, dict[str, float]]:
+    """FID and KID of generated pictures and of training crops, each against validation crops."""
+    fakes, train, held = (np.concatenate(side) for side in (subject.fakes, subject.train, subject.validation))
+    _say("measuring Inception features")
+    found = [
+        inception_distances(side, held, arguments.inception, arguments.inception_sha256) for side in (fakes, train)
+    ]
+    return {name: {"fake": found[0][name], "real": found[1][name]} for name in found[0]}
+
+
+def _notes(data: Path, source: Source, instrument: Instrument | None, per_class: int) -> list[str]:
+    """What makes the figures less honest than they look."""
+    found = hashlib.sha256(data.read_bytes()).hexdigest()
+    learnt = {"the model": source.data_sha256}
+    if instrument:
+        learnt["the classifier"] = str(instrument.facts.get("data", {}).get("data_sha256", ""))
+    few = f"note: {per_class} pictures a class are few: figures of single classes are mostly chance"
+    return ([few] if per_class < FEW_PER_CLASS else []) + [
+        f"note: {what} was trained on another file than {data}: what is for validation here it may have seen"
+        for what, digest in learnt.items()
+        if digest != found
+    ]
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    if not arguments.model.is_dir():
+        raise ConfigInvalid(f"{arguments.model} is not a folder", hint="give a package folder, or a run folder")
+    if arguments.per_class < MIN_PER_CLASS:
+        raise ConfigInvalid(f"--per-class {arguments.per_class} is not allowed; use {MIN_PER_CLASS} or more")
+    if not 0 <= arguments.seed < 2**32:
+        raise ConfigInvalid(f"--seed {arguments.seed} is not allowed; use 0 to 4294967295")
+    if arguments.inception:
+        verify(arguments.inception, arguments.inception_sha256)
+    for path in (arguments.json, arguments.sheet):
+        if path and not path.resolve().parent.is_dir():
+            raise OutputUnwritable(f"{path}: its folder does not exist", hint="make the folder first")
+
+
+def _source(folder: Path) -> Source:
+    if (folder / "manifest.json").is_file():
+        from assetgen.package import verify_package
+        from assetgen.store import bundled_models_folder
+
+        bundled = folder.resolve().parent == bundled_models_folder()
+        manifest = verify_package(folder, allow_hard_links=bundled).manifest
+        if manifest.kind != "texture":
+            raise ConfigInvalid(f"{folder} is of kind {manifest.kind!r}; only texture models can be judged")
+        texture: Any = manifest.provenance.get("texture")
+        if not isinstance(texture, dict) or not isinstance(texture.get("recipe"), dict):
+            raise ConfigInvalid(
+                f"{folder} does not say how its texture network was trained (provenance.texture.recipe)",
+                hint="judge the run folder that it was exported from",
+            )
+        names = tuple(known.name for known in manifest.classes)
+        data = texture.get("data") or {}
+        return Source(_recipe(texture["recipe"]), names, str(data.get("data_sha256", "")))
+    if not (folder / "checkpoint").is_dir():
+        raise ConfigInvalid(
+            f"{folder} holds neither a package (manifest.json) nor a run (checkpoint)",
+            hint="give a package folder, or a run folder of assetgen train texture",
+        )
+    from assetgen.training import checkpoint
+
+    saved = checkpoint.load(folder / "checkpoint")
+    try:
+        facts = saved.facts
+        return Source(_recipe(saved.recipe), tuple(facts["classes"]), str(facts.get("data_sha256", "")))
+    except (ConfigInvalid, KeyError) as error:
+        raise CheckpointInvalid(
+            f"{folder} is not a texture run: {error}", hint="give the run folder of assetgen train texture"
+        ) from error
+
+
+def _recipe(values: Mapping[str, Any]) -> Recipe:
+    if "family" in values:
+        return recipe_from_values(PictureRecipe, values)
+    return recipe_from_values(TextureRecipe, values)
+
+
+def _instrument(file: str, recipe: Recipe) -> Instrument | None:
+    if file == NO_CLASSIFIER:
+        return None
+    instrument = load_classifier(Path(file))
+    wanted, found = (recipe.crop_px, recipe.scan_px), (instrument.crop_px, instrument.scan_px)
+    if wanted != found:
+        raise ConfigInvalid(
+            f"the model makes crops of {wanted[0]} px at scan_px {wanted[1]}; "
+            f"the classifier knows crops of {found[0]} px at scan_px {found[1]}",
+            hint="use --classifier none for the figures that need none",
+        )
+    return instrument
+
+
+def _reals(data: Path, recipe: Recipe, classes: Sequence[str]) -> tuple[Reals, Reals]:
+    """Both splits of the model's classes; raises DataInvalid if one lacks a class."""
+    items = tiles.load(data, classes=classes, min_contrast=recipe.min_contrast)
+    wanted = replace(recipe, classes=tuple(classes))
+    found = {split: reals_from_items(items, wanted, split) for split in ("train", "validation")}
+    for split, reals in found.items():
+        empty = [name for name, pictures in zip(reals.classes, reals.pictures, strict=True) if not pictures]
+        if empty:
+            raise DataInvalid(
+                f"{data} has no {split} picture for {', '.join(empty)}",
+                hint="pack with a larger --validation share, or name other classes with --classes",
+            )
+    return found["train"], found["validation"]
+
+
+def _from_package(
+    folder: Path, recipe: Recipe, classes: Sequence[str], chosen: Sequence[str], count: int, seed: int
+) -> list[ByteArray]:
+    """Full-variety base colours, brought to the texel density of the texture network by means over its texels."""
+    from assetgen.kinds.plan import MAX_COUNT
+    from assetgen.local import open_service
+    from assetgen.types import Artifact, Encoding, MapKind, OutputSpec, Request
+
+    del classes  # the package has its own names
+    service = open_service([folder])
+    try:
+        ((model_id, package),) = service.packages.items()
+        grid = max(spec.stride_px for spec in package.manifest.inputs)
+        scale = grid // _stride_px(recipe)
+        edge = recipe.crop_px * scale
+        full = {"truncation": 1.0} if any(p.name == "truncation" for p in package.manifest.parameters) else {}
+        found = []
+        for name in chosen:
+            _say(f"generating {name}")
+            pictures = []
+            for first in range(0, count, MAX_COUNT):
+                request = Request(
+                    model_id,
+                    seed=seed,
+                    count=min(MAX_COUNT, count - first),
+                    first_index=first,
+                    width_px=edge,
+                    height_px=edge,
+                    parameters={"class": name, **full},
+                    output=OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW),
+                )
+                pictures += [
+                    np.frombuffer(event.data, dtype=np.uint8).reshape(edge, edge, 3)
+                    for event in service.generate(request)
+                    if isinstance(event, Artifact)
+                ]
+            found.append(shrunk(np.stack(pictures), scale))
+    finally:
+        service.close()
+    return found
+
+
+def _from_run(
+    folder: Path, recipe: Recipe, classes: Sequence[str], chosen: Sequence[str], count: int, seed: int
+) -> list[ByteArray]:
+    """Samples of the averaged network of a run."""
+    draw = _sampler(folder, recipe, classes)
+    found = []
+    for name in chosen:
+        _say(f"generating {name}")
+        label = list(classes).index(name)
+        # Far apart, so that neighbouring seeds of the command share no picture.
+        seeds = [(seed * 1_000_003 + n) % 2**32 for n in range(count)]
+        found.append(np.stack([draw(label, s) for s in seeds]))
+    return found
+
+
+def _sampler(folder: Path, recipe: Recipe, classes: Sequence[str]) -> Callable[[int, int], ByteArray]:
+    """From label and seed to a picture by a run's averaged network."""
+    from assetgen.models.families import FAMILIES
+    from assetgen.models.texture import TextureGenerator
+    from assetgen.training import checkpoint, picture, sheet
+    from assetgen.training.texture import texture_config
+
+    saved = checkpoint.load(folder / "checkpoint")
+    # Checkpoints that are given away hold one generator, which is the averaged one.
+    name = "average" if checkpoint.module_tensors(saved, "average") else "generator"
+    if isinstance(recipe, PictureRecipe):
+        family, config = FAMILIES[recipe.family], picture.picture_config(recipe, len(classes))
+        made = family.generator(config).eval().requires_grad_(False)
+        checkpoint.restore_module(made, saved, name)
+        return partial(picture.sample, made, recipe, len(classes))
+    generator = TextureGenerator(texture_config(recipe, len(classes))).eval().requires_grad_(False)
+    checkpoint.restore_module(generator, saved, name)
+    return lambda label, seed: sheet.sample(generator, recipe, classes, label, seed, recipe.crop_px)
+
+
+def _write_json(
+    arguments: argparse.Namespace, facts: Mapping[str, Any], report: Report, judged: verdict.Verdict
+) -> None:
+    known = {
+        "schema": 1,
+        "assetgen": __version__,
+        "model": arguments.model.name,
+        "per_class": arguments.per_class,
+        "seed": arguments.seed,
+        **facts,
+        "verdict": asdict(judged),
+        "all": as_json(report.all),
+        "classes": {name: as_json(figures) for name, figures in report.by_class.items()},
+    }
+    text = json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False)
+    arguments.json.write_text(text + "\n", encoding="utf-8")
+
+
+def _stride_px(recipe: Recipe) -> int:
+    """Pixels a cell of the network's first features, at the density of its crops."""
+    if isinstance(recipe, PictureRecipe):
+        return recipe.crop_px // FIRST_PX
+    return int(2 ** (len(recipe.widths) - 1))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
