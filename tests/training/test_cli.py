@@ -9,7 +9,7 @@ import pytest
 from assetgen.datasets.pack import pack
 from assetgen.errors import CheckpointInvalid, ConfigInvalid, DataInvalid, RuntimeMissing
 from assetgen.training import checkpoint, cli
-from tests.helpers.tiny_runs import DETAIL, TEXTURE, picture, save, write_map_set
+from tests.helpers.tiny_runs import DETAIL, PICTURE, TEXTURE, picture, save, write_map_set
 
 
 def train(what, data, run, *options, **changes):
@@ -114,3 +114,33 @@ def test_tensorboard_is_written_if_installed_and_missed_if_not(data, tmp_path):
         return
     train("texture", data, run, "--tensorboard")
     assert any((run / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("family", ["", "biggan"])
+def test_one_picture_of_one_class_is_enough_to_train(tmp_path, family):
+    save(tmp_path / "f" / "brick" / "only.png", picture(0, 40))
+    pack(tmp_path / "f", tmp_path / "one.zip", license="CC0-1.0", validation_share=0)
+    recipe = {**asdict(PICTURE), "family": family} if family else asdict(TEXTURE)
+    options = [
+        f"--set={key}={json.dumps(value)}" for key, value in {**recipe, "classes": [], "total_kimg": 0.008}.items()
+    ]
+    words = ["--family", family] if family else []
+    assert (
+        cli.main(["texture", *words, "--data", str(tmp_path / "one.zip"), "--run", str(tmp_path / "r"), *options]) == 0
+    )
+    assert checkpoint.load(tmp_path / "r" / "checkpoint").facts["classes"] == ["brick"]
+
+
+def test_pictures_of_mixed_sizes_train_together(tmp_path):
+    for edge in (34, 40, 64, 200):
+        save(tmp_path / "f" / "brick" / f"{edge}.png", picture(edge, edge)[: edge - 2])
+    pack(tmp_path / "f", tmp_path / "mixed.zip", license="CC0-1.0", validation_share=0)
+    assert train("texture", tmp_path / "mixed.zip", tmp_path / "run", classes=["brick"]) == 0
+
+
+def test_networks_of_another_family_are_no_start(data, tmp_path):
+    train("texture", data, tmp_path / "first")
+    options = [f"--set={key}={json.dumps(value)}" for key, value in asdict(PICTURE).items()]
+    with pytest.raises(CheckpointInvalid, match="no tensor of that run fits"):
+        cli.main(["texture", "--family", "dcgan", "--data", str(data), "--run", str(tmp_path / "second"), *options,
+                  "--transfer", str(tmp_path / "first")])  # fmt: skip

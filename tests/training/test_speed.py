@@ -12,12 +12,15 @@ def test_speed_is_time_by_pictures(data):
     task = make_task("texture", data)
     measured = speed.measure(task, "cpu", 0.05)
     assert measured.s_per_kimg > 0
+    assert measured.plain_s_per_kimg > 0
+    assert speed.measure(make_task("detail", data), "cpu", 0.05).plain_s_per_kimg is None
     assert measured.peak_bytes > 1 << 20
 
 
 def test_the_table_is_arithmetic():
     lines = speed.table(Speed(s_per_kimg=6.0, peak_bytes=3 << 29)).splitlines()
     assert lines[0] == "6 s a thousand pictures, 1.50 GiB at most"
+    assert "0.75 of it" in speed.table(Speed(s_per_kimg=6.0, peak_bytes=0, plain_s_per_kimg=8.0))
     assert lines[1] == "  10 minutes: about 100 thousand pictures"
 
 
