@@ -26,6 +26,8 @@ _DELEGATED = {
     "data": ("assetgen.datasets.cli", "train", "prepare training data"),
     "train": ("assetgen.training.cli", "train", "train a model"),
     "export": ("export.cli", "export", "turn a training run into a model package"),
+    "eval": ("assetgen.training.evaluate", "train", "judge a model by figures beside those of real pictures"),
+    "experiment": ("assetgen.training.experiments.cli", "experiments", "show which objectives lose modes"),
 }
 
 
@@ -83,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_bench(commands)
     _add_demo(commands)
+    _add_match(commands)
     return parser
 
 
@@ -322,6 +325,31 @@ def _demo(options: argparse.Namespace) -> int:
     from assetgen.demo import run
 
     return run(options.models, options.device, options.threads, options.output, options.seed, options.size, say)
+
+
+def _add_match(commands: Any) -> None:
+    parser = _command(commands, "match", _match, "find the seed and sliders that come nearest to a photo")
+    parser.add_argument("photo", type=Path, help="PNG, JPEG or WebP; its middle square counts as one scan")
+    parser.add_argument("--model", default="", help="id; not needed where there is only one")
+    parser.add_argument("--class", dest="class_name", default="", metavar="NAME", help="search this class only (all)")
+    parser.add_argument("--tries", type=int, default=16, help="seeds a class (16)")
+    parser.add_argument("--seed", type=int, default=1, help="decides which seeds are tried (1)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
+    _add_model_options(parser)
+
+
+def _match(options: argparse.Namespace) -> int:
+    from assetgen.local import open_local
+    from assetgen.match import match
+
+    with open_local(options.models, options.device, options.threads) as maker:
+        model = _model(options.model, maker)
+        names = {"class_name": options.class_name, "tries": options.tries, "seed": options.seed}
+        best = match(maker, model, options.photo, options.output, say=say, **names)
+    given = " ".join(f"--param {name}={value!s}" for name, value in best.parameters.items())
+    say(f"look at {options.output / 'match.png'}, or make it:")
+    say(f"  assetgen generate --model {model.id} --seed {best.seed} {given}")
+    return 0
 
 
 def say(text: str) -> None:

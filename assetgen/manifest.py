@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -31,8 +32,13 @@ TENSOR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.+-]{0,62}[A-Za-z0-9])?")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 
-InputRole: TypeAlias = Literal["latent", "class_weights", "truncation", "grid", "layout", "noise"]
+InputRole: TypeAlias = Literal[
+    "latent", "class_weights", "truncation", "grid", "layout", "noise", "second_latent", "mix", "slider"
+]
 SPATIAL_ROLES = frozenset({"grid", "layout", "noise"})
+MANY_ROLES = frozenset({"layout", "noise", "slider"})
+# Where a style can be mixed: in the layers at the resolution of the grid, and in all finer ones.
+PARTS = ("coarse", "fine")
 PATTERNS = ("plain", "stacked", "running", "scattered", "cells")
 LAYOUT_CHANNELS = 8
 
@@ -44,7 +50,9 @@ class InputSpec:
     Attributes:
         role: what the host feeds: ``latent`` z [n, dimension]; ``class_weights`` [n, classes] adding up to 1;
             ``truncation`` [n, 1]; ``grid`` noise [n, channels, h, w]; ``layout`` [n, 8, h, w], one resolution of a
-            ``layouts.pyramid``; ``noise`` [n, 1, h, w].
+            ``layouts.pyramid``; ``noise`` [n, 1, h, w]; and in some models ``second_latent``, another z [n, dimension],
+            with ``mix`` [n, 2], how far each of ``PARTS`` goes over to its style, 0 to 1; ``slider`` [n, 1], the
+            parameter of the input's name, where 0 changes nothing.
         shape: numbers, or names for free dimensions (``n``, ``h``, ``w``).
         stride_px: for grid, layout and noise, output pixels per cell; 0 otherwise.
     """
@@ -250,6 +258,9 @@ def _check_tensors(m: Manifest) -> None:
         "truncation": 1,
         "layout": LAYOUT_CHANNELS,
         "noise": 1,
+        "second_latent": m.latent_dimension,
+        "mix": len(PARTS),
+        "slider": 1,
     }
     _unique([i.name for i in m.inputs] + [o.name for o in m.outputs], "inputs and outputs")
     for i in m.inputs:
@@ -264,9 +275,14 @@ def _check_tensors(m: Manifest) -> None:
         _rule(fits, f"{where}.shape", i.shape, wanted)
         closed = i.stride_px > 0 and m.size.stride_px % i.stride_px == 0 if spatial else i.stride_px == 0
         _rule(closed, f"{where}.stride_px", i.stride_px, "a divisor of size.stride_px if it is spatial, else 0")
-    for role in ("latent", "class_weights", "truncation", "grid"):
-        count = sum(i.role == role for i in m.inputs)
-        _rule(count <= 1, "inputs", f"{count} of role {role}", "at most one of each role but layout and noise")
+    counts = Counter(i.role for i in m.inputs)
+    for role, count in counts.items():
+        fits = count <= 1 or role in MANY_ROLES
+        _rule(
+            fits, "inputs", f"{count} of role {role}", f"at most one of each role but {', '.join(sorted(MANY_ROLES))}"
+        )
+    together = counts["mix"] == counts["second_latent"]
+    _rule(together, "inputs", "one of the roles mix and second_latent", "both or neither")
     _rule(bool(m.outputs), "outputs", m.outputs, "at least one")
     _unique((o.map_kind for o in m.outputs), "outputs.map_kind")
     for o in m.outputs:

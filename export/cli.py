@@ -28,7 +28,21 @@ def main(argv: list[str]) -> int:
         type=Path,
         help="TOML with a table [layouts]: patterns to draw by class instead of those trained on",
     )
+    parser.add_argument(
+        "--slider-samples",
+        type=int,
+        default=512,
+        metavar="N",
+        help="pictures a class to find sliders with (512); fewer are quicker, 0 makes no sliders",
+    )
+    parser.add_argument(
+        "--slider-steps", type=int, default=600, metavar="N", help="steps in which sliders are made exact (600)"
+    )
     arguments = parser.parse_args(argv)
+    for name, least in (("slider_samples", 32), ("slider_steps", 0)):
+        value = getattr(arguments, name)
+        if value < least and (value or name != "slider_samples"):
+            raise ConfigInvalid(f"--{name.replace('_', '-')} {value}: use {least} or more", hint="or 0 for no sliders")
     license_file = arguments.license_file or LICENSES.get(arguments.license)
     if license_file is None or not license_file.is_file():
         raise ConfigInvalid(f"no text for licence {arguments.license}", hint="give it with --license-file")
@@ -38,6 +52,7 @@ def main(argv: list[str]) -> int:
         raise ConfigInvalid(f"{arguments.notes} cannot be read: {error.strerror}") from error
     try:
         from export.package_from_runs import package_from_runs
+        from export.sliders import Effort
     except ImportError as error:
         raise RuntimeMissing(f"export needs {error.name}", hint="pip install 'assetgen[export,cpu]'") from error
     model_id = arguments.id or arguments.output.name
@@ -52,6 +67,7 @@ def main(argv: list[str]) -> int:
         license_file=license_file,
         notes=notes,
         layouts=layouts_from_toml(arguments.layouts) if arguments.layouts else {},
+        effort=Effort(arguments.slider_samples, arguments.slider_steps),
         notify=lambda line: print(line, flush=True),  # noqa: T201
     )
     return 0

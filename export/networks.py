@@ -13,6 +13,7 @@ from assetgen.training.detail import detail_network
 from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_values
 from assetgen.training.texture import texture_config
 from export.graph import MaterialGraph
+from export.sliders import Sliders
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,20 @@ def read_runs(texture_run: Path, detail_run: Path) -> Runs:
     return runs
 
 
-def graph_from_runs(runs: Runs) -> MaterialGraph:
-    """The averaged networks of both runs, joined."""
+def texture_from_runs(runs: Runs) -> TextureGenerator:
+    """The averaged texture generator."""
     texture = TextureGenerator(texture_config(runs.texture_recipe, len(runs.classes)))
     checkpoint.restore_module(texture, runs.texture, "average")
+    return texture
+
+
+def graph_from_runs(runs: Runs, sliders: Sliders | None = None) -> MaterialGraph:
+    """The averaged networks of both runs, joined, and the sliders that are offered."""
     detail = detail_network(runs.detail_recipe, runs.classes)
     checkpoint.restore_module(detail, runs.detail, "average")
-    return MaterialGraph(texture, detail)
+    if sliders is None:
+        return MaterialGraph(texture_from_runs(runs), detail)
+    offered = sliders.offered
+    return MaterialGraph(
+        texture_from_runs(runs), detail, [slider.name for slider in offered.sliders], offered.directions
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,23 @@ from assetgen.errors import ConfigInvalid, OutputUnwritable
 from assetgen.golden import GoldenRequest
 from assetgen.kinds import KINDS
 from assetgen.manifest import (
-    PATTERNS,
+    PARTS,
     ClassSpec,
     LayoutSpec,
     Manifest,
     OutputMap,
-    ParameterSpec,
     SizeSpec,
 )
 from assetgen.package import verify_package, write_manifest
 from assetgen.runtime import Session, open_session, self_check
-from assetgen.types import Encoding, MapKind, OutputSpec, Request
+from assetgen.types import Encoding, MapKind, OutputSpec, ParameterValue, Request
 from export.card import model_card
 from export.graph import OUTPUTS, MaterialGraph
-from export.networks import Runs, graph_from_runs, read_runs
+from export.networks import Runs, graph_from_runs, read_runs, texture_from_runs
 from export.onnx_from_module import onnx_from_module
+from export.parameters import parameters_of_model
 from export.parity import ParityReport, check_parity
+from export.sliders import DEFAULT_EFFORT, Effort, Sliders, find_sliders
 
 GRAPH_NAME = "generator.fp32.onnx"
 GOLDEN_SIZES = ((256, 256), (192, 320), (512, 512))
@@ -62,6 +63,7 @@ def package_from_runs(
     license_file: Path,
     notes: str = "",
     layouts: Mapping[str, LayoutSpec] | None = None,
+    effort: Effort = DEFAULT_EFFORT,
     notify: Notify = lambda _line: None,
 ) -> str:
     """Write the package ``output``; returns its digest.
@@ -72,6 +74,7 @@ def package_from_runs(
         license: SPDX expression of the weights' licence; ``license_file`` holds its text.
         layouts: by class, what the model draws by itself if not what it was trained on.
         notes: what a person has to say of the model; becomes part of the card.
+        effort: how hard to look for sliders.
         notify: called with a line for every step.
 
     Raises:
@@ -83,7 +86,11 @@ def package_from_runs(
             f"layouts for {min(strange)!r}, which is no class", hint=f"classes: {', '.join(runs.classes)}"
         )
     layouts = {**runs.texture_recipe.layouts, **(layouts or {})}
-    graph = graph_from_runs(runs)
+    notify("sliders")
+    sliders = find_sliders(texture_from_runs(runs), runs.classes, runs.texture_recipe, effort)
+    for line in _slider_lines(sliders):
+        notify(line)
+    graph = graph_from_runs(runs, sliders)
     partial = output.with_name(output.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -105,7 +112,7 @@ def package_from_runs(
         self_check(session, KINDS[manifest.kind].prepare(manifest, plan, 0))
         (partial / golden.FILE_NAME).write_text(_json(golden.record(session, manifest, requests)), encoding="utf-8")
         _write_preview(partial / "preview.png", session, manifest)
-        provenance = _provenance(runs, report)
+        provenance = _provenance(runs, report, sliders)
         (partial / "MODEL_CARD.md").write_text(model_card(manifest, provenance, notes), encoding="utf-8")
         session.close()
         digest = write_manifest(partial, _with_provenance(manifest, provenance))
@@ -163,7 +170,7 @@ def _manifest(
             )
             for name in runs.classes
         ),
-        parameters=_parameters(runs.classes),
+        parameters=parameters_of_model(runs.classes, graph.sliders),
         size=SizeSpec(
             stride_px=stride,
             min_px=4 * stride,
@@ -182,55 +189,26 @@ def _relief_px(measured_px: float, jointed: bool) -> float:
     return round(float(np.clip(measured_px, LEAST_JOINTED_RELIEF_PX if jointed else low_px, high_px)), 2)
 
 
-def _parameters(classes: tuple[str, ...]) -> tuple[ParameterSpec, ...]:
-    return (
-        ParameterSpec(
-            "class", "Class", "What the material is.", "choice", "Material", default=classes[0], values=classes,
-        ),
-        ParameterSpec(
-            "blend_class", "Blend with", "Second class, mixed in by the amount below.", "choice", "Material",
-            default="none", values=("none", *classes),
-        ),
-        ParameterSpec(
-            "blend", "Blend amount", "Share of the second class.", "float", "Material",
-            minimum=0.0, maximum=1.0, default=0.5,
-        ),
-        ParameterSpec(
-            "truncation", "Variety", "0 gives the typical material of the class, 1 its full variety.", "float",
-            "Material", minimum=0.0, maximum=1.0, default=0.8,
-        ),
-        ParameterSpec(
-            "pattern", "Pattern", "How bricks, tiles or boards are laid; auto follows the class.", "choice",
-            "Layout", default="auto", values=("auto", *PATTERNS),
-        ),
-        ParameterSpec(
-            "pattern_scale", "Pattern scale", "Multiplies the size of the cells.", "float", "Layout",
-            minimum=0.25, maximum=4.0, default=1.0,
-        ),
-        ParameterSpec(
-            "variation_seed", "Layout seed", "Keeps the style and draws another layout; -1 follows the seed.", "int",
-            "Layout", minimum=-1, maximum=2**32 - 1, default=-1,
-        ),
-        ParameterSpec(
-            "relief", "Relief", "Multiplies the depth from which normals and occlusion are derived.", "float",
-            "Surface", minimum=0.0, maximum=4.0, default=1.0,
-        ),
-        ParameterSpec(
-            "roughness_shift", "Roughness shift", "Added to roughness, which stays within 0 and 1.", "float",
-            "Surface", minimum=-1.0, maximum=1.0, default=0.0,
-        ),
-    )  # fmt: skip
+def _slider_lines(sliders: Sliders) -> list[str]:
+    return [
+        f"  {s.name}: R2 {s.r2:.2f}, rising {s.rising:.2f}, kept {s.down:.2f} and {s.up:.2f}: "
+        + ("offered" if s.offered else "not offered")
+        for s in sliders.sliders
+    ]
 
 
 def _golden_requests(manifest: Manifest) -> list[GoldenRequest]:
     classes = [known.name for known in manifest.classes]
-    return [
+    requests = [
         GoldenRequest(7 + i, i, width_px, height_px, {"class": classes[(5 * i + 1) % len(classes)]})
         for i, (height_px, width_px) in enumerate(GOLDEN_SIZES)
     ]
+    sliders = {spec.name: 0.5 for spec in manifest.inputs if spec.role == "slider"}
+    mixed: dict[str, ParameterValue] = {"mix_seed": 8, "mix": 0.75, "mix_part": PARTS[0]}
+    return [*requests, GoldenRequest(7, 0, 256, 256, {"class": classes[-1]} | mixed | sliders)]
 
 
-def _provenance(runs: Runs, report: ParityReport) -> dict[str, Any]:
+def _provenance(runs: Runs, report: ParityReport, sliders: Sliders) -> dict[str, Any]:
     import onnx
     import torch
 
@@ -245,13 +223,14 @@ def _provenance(runs: Runs, report: ParityReport) -> dict[str, Any]:
             "roll_network": _largest(report.roll_network),
             "roll_graph": _largest(report.roll_graph),
         },
+        "sliders": [asdict(slider) | {"offered": slider.offered} for slider in sliders.sliders],
     }
 
 
 def _run_facts(facts: Mapping[str, Any], recipe: Mapping[str, Any], pictures: int) -> dict[str, Any]:
     data = {key: facts[key] for key in ("data_sha256", "items", "licenses", "authors")}
     made = {"data": data, "recipe": dict(recipe), "kimg": round(pictures / 1000, 1)}
-    return made | {key: facts[key] for key in ("transferred_from",) if key in facts}
+    return made | {key: facts[key] for key in ("transferred_from", "distilled_from") if key in facts}
 
 
 def _largest(differences: Mapping[str, float]) -> float:

@@ -38,5 +38,6 @@ def exported(runs, tmp_path_factory):
     notes = folder / "notes.md"
     notes.write_text("It was trained for two steps and makes coloured noise.")
     package = folder / "packages" / "tiny-real"
-    assert cli.main([str(texture), "--detail", str(detail), "-o", str(package), "--notes", str(notes)]) == 0
+    options = ["-o", str(package), "--notes", str(notes), "--slider-samples", "0"]
+    assert cli.main([str(texture), "--detail", str(detail), *options]) == 0
     return package

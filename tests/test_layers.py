@@ -23,10 +23,10 @@ ALLOWED = {
     "onnx": ("assetgen/policy.py", "export/"),
     "onnxscript": ("export/",),
     "onnxruntime": ("assetgen/runtime/", "export/"),
-    "torch": ("assetgen/models/", "assetgen/datasets/", "assetgen/training/", "export/"),
-    "safetensors": ("assetgen/training/", "export/"),
+    "torch": ("assetgen/models/", "assetgen/datasets/", "assetgen/metrics/", "assetgen/training/", "export/"),
+    "safetensors": ("assetgen/metrics/", "assetgen/training/", "export/"),
 }
-TORCH_SIDE = ("assetgen.datasets", "assetgen.models", "assetgen.training")
+TORCH_SIDE = ("assetgen.datasets", "assetgen.metrics", "assetgen.models", "assetgen.training")
 
 
 def imports(source: str) -> set[str]:

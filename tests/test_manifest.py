@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetgen.errors import PackageInvalid
-from assetgen.manifest import FileEntry, Manifest, is_file_name, is_model_id
+from assetgen.manifest import FileEntry, InputSpec, Manifest, is_file_name, is_model_id
 from assetgen.package import MAX_MANIFEST_BYTES, manifest_from_bytes, manifest_to_bytes, read_manifest
 from tests.helpers.tiny_package import tiny_manifest
 
@@ -45,6 +45,34 @@ def test_round_trip_keeps_everything():
     again = manifest_from_bytes(data)
     assert again == manifest()
     assert manifest_to_bytes(again) == data
+
+
+def look_inputs(**shapes: Any) -> tuple[InputSpec, ...]:
+    """The inputs of a model that mixes styles and has a slider."""
+    roles = {"z_2": ("second_latent", 8), "mix": ("mix", 2), "warmth": ("slider", 1)}
+    return tuple(InputSpec(name, role, shapes.get(name, ("n", size))) for name, (role, size) in roles.items())  # type: ignore[arg-type]
+
+
+def test_round_trip_keeps_mixing_and_sliders():
+    inputs = (*tiny_manifest().inputs, *look_inputs(), InputSpec("grit", "slider", ("n", 1)))
+    assert manifest_from_bytes(manifest_to_bytes(manifest(inputs=inputs))).inputs == inputs
+
+
+@pytest.mark.parametrize(
+    ("inputs", "rule"),
+    [
+        (look_inputs(z_2=("n", 9)), r"inputs\[z_2\].shape"),
+        (look_inputs(mix=("n", 3)), r"inputs\[mix\].shape"),
+        (look_inputs(warmth=("n", 2)), r"inputs\[warmth\].shape"),
+        (look_inputs(warmth=("n", 1, "h", "w")), r"inputs\[warmth\].shape"),
+        (look_inputs()[:1], "mix and second_latent', allowed is both or neither"),
+        (look_inputs()[1:], "mix and second_latent', allowed is both or neither"),
+        ((*look_inputs(), InputSpec("z_3", "second_latent", ("n", 8))), "2 of role second_latent"),
+    ],
+)
+def test_inputs_of_mixing_and_sliders_are_checked(inputs, rule):
+    with pytest.raises(ValueError, match=rule):
+        manifest_from_bytes(manifest_to_bytes(manifest(inputs=(*tiny_manifest().inputs, *inputs))))
 
 
 def test_bytes_do_not_depend_on_the_order_of_mappings():

@@ -9,6 +9,9 @@ Parameters act by name, and a model declares those it offers:
 - ``pattern``: how cells such as bricks are laid, instead of a pattern of the class drawn at random.
 - ``pattern_scale``: multiplies the size of the cells.
 - ``variation_seed``: from 0 up it draws layout and noise from another seed; -1 means the request's own.
+- ``mix_seed``, ``mix``, ``mix_part``: from 0 up another seed, whose style takes over by the amount ``mix``, in all of
+  the network or in one of its ``PARTS``; -1 mixes nothing.
+- sliders: every input of role ``slider`` takes the parameter of its name; 0 changes nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from assetgen.kinds.plan import (
     check_parameters,
     shown,
 )
-from assetgen.manifest import PATTERNS, LayoutSpec, Manifest
+from assetgen.manifest import PARTS, PATTERNS, LayoutSpec, Manifest
 from assetgen.package import VerifiedPackage
 from assetgen.postprocess import encode, pbr, profiles
 from assetgen.types import (
@@ -47,6 +50,7 @@ from assetgen.types import (
 
 NO_CLASS = "none"
 ANY_PATTERN = "auto"
+ALL_PARTS = "all"
 _TYPES = {
     "class": "choice",
     "blend_class": "choice",
@@ -57,6 +61,9 @@ _TYPES = {
     "pattern": "choice",
     "pattern_scale": "float",
     "variation_seed": "int",
+    "mix_seed": "int",
+    "mix": "float",
+    "mix_part": "choice",
 }
 
 
@@ -69,6 +76,8 @@ class Plan:
         layout_seed: seed of layout and noise.
         layout: the layouts to draw from: those of the class that weighs most.
         pattern, pattern_scale: see ``layouts.draw_layout``.
+        mix_seed: seed of the second style; mix: how far each of ``PARTS`` goes over to it.
+        sliders: value by name of the input.
         relief_px: height of the relief in pixels. The network makes every size at one texel density: a larger map shows
             more surface, not finer detail, so relief in pixels is the same at every size.
         metal: whether any class in use may be metallic.
@@ -86,6 +95,9 @@ class Plan:
     layout: LayoutSpec
     pattern: str
     pattern_scale: float
+    mix_seed: int
+    mix: tuple[float, ...]
+    sliders: Mapping[str, float]
     relief_px: float
     roughness_shift: float
     metal: bool
@@ -98,16 +110,28 @@ def check(package: VerifiedPackage) -> None:
     """Raise PackageInvalid if the model declares a parameter that would not act."""
     manifest = package.manifest
     classes = {known.name for known in manifest.classes} | {NO_CLASS}
-    allowed = {"class": classes, "blend_class": classes, "pattern": {ANY_PATTERN, *PATTERNS}}
+    allowed = {
+        "class": classes,
+        "blend_class": classes,
+        "pattern": {ANY_PATTERN, *PATTERNS},
+        "mix_part": {ALL_PARTS, *PARTS},
+    }
+    sliders = {spec.name for spec in manifest.inputs if spec.role == "slider"}
+    if taken := sliders & _TYPES.keys():
+        raise PackageInvalid(f"{package.folder}: slider input {min(taken)!r} has the name of another parameter")
+    types = _TYPES | dict.fromkeys(sliders, "float")
+    if not any(spec.role == "mix" for spec in manifest.inputs):
+        types = {name: kind for name, kind in types.items() if not name.startswith("mix")}
     for spec in manifest.parameters:
-        if _TYPES.get(spec.name) != spec.type:
+        if types.get(spec.name) != spec.type:
             raise PackageInvalid(
-                f"{package.folder}: parameter {spec.name!r} of type {spec.type!r} is not one of a texture model; "
-                f"this version knows {', '.join(f'{name} ({kind})' for name, kind in _TYPES.items())}",
+                f"{package.folder}: parameter {spec.name!r} of type {spec.type!r} is not one that this texture model "
+                f"takes: {', '.join(f'{name} ({kind})' for name, kind in types.items())}",
                 hint="install a newer assetgen, or remove the package",
             )
         if strange := set(spec.values) - allowed.get(spec.name, set()):
-            known = "no class" if spec.name != "pattern" else f"not one of {', '.join(PATTERNS)}"
+            options = {"pattern": PATTERNS, "mix_part": PARTS}.get(spec.name)
+            known = f"not one of {', '.join(options)}" if options else "no class"
             raise PackageInvalid(f"{package.folder}: parameter {spec.name!r} offers {shown(min(strange))}, {known}")
     resolutions = sorted(spec.stride_px for spec in manifest.inputs if spec.role == "layout")
     if any(coarse != 2 * fine for fine, coarse in pairwise(resolutions)):
@@ -130,6 +154,8 @@ def resolve(manifest: Manifest, request: Request) -> Plan:
     weights, class_name = _class_weights(manifest, values)
     relief_px = sum(weight * known.relief_px for weight, known in zip(weights, manifest.classes, strict=True))
     variation_seed, pattern = values.get("variation_seed", -1), values.get("pattern", ANY_PATTERN)
+    mix_seed, part = values.get("mix_seed", -1), values.get("mix_part", ALL_PARTS)
+    mix = 0.0 if mix_seed < 0 else values.get("mix", 1.0)
     if request.output.name:
         _check_name(request.output.name, first_index + count - 1)
     return Plan(
@@ -144,6 +170,9 @@ def resolve(manifest: Manifest, request: Request) -> Plan:
         layout=manifest.classes[weights.index(max(weights))].layout,
         pattern="" if pattern == ANY_PATTERN else pattern,
         pattern_scale=values.get("pattern_scale", 1.0),
+        mix_seed=mix_seed,
+        mix=tuple(mix if part in (ALL_PARTS, name) else 0.0 for name in PARTS),
+        sliders={spec.name: values.get(spec.name, 0.0) for spec in manifest.inputs if spec.role == "slider"},
         relief_px=relief_px * values.get("relief", 1.0),
         roughness_shift=values.get("roughness_shift", 0.0),
         metal=any(weight and known.metal for weight, known in zip(weights, manifest.classes, strict=True)),
@@ -164,8 +193,11 @@ def prepare(manifest: Manifest, plan: Plan, index: int) -> dict[str, FloatArray]
         "latent": z[None],
         "class_weights": np.array([plan.class_weights], dtype=np.float32),
         "truncation": np.array([[plan.truncation]], dtype=np.float32),
+        "second_latent": _second_latent(manifest, plan, index, z)[None],
+        "mix": np.array([plan.mix], dtype=np.float32),
     }
     inputs = {spec.name: values[spec.role] for spec in manifest.inputs if spec.role in values}
+    inputs |= {name: np.array([[value]], dtype=np.float32) for name, value in plan.sliders.items()}
     inputs |= _lay(manifest, plan, rng)
     noisy = [spec for spec in manifest.inputs if spec.role in ("grid", "noise")]
     shapes = [
@@ -173,6 +205,13 @@ def prepare(manifest: Manifest, plan: Plan, index: int) -> dict[str, FloatArray]
     ]
     inputs |= {spec.name: noise for spec, noise in zip(noisy, latents.noises(rng, shapes), strict=True)}
     return inputs
+
+
+def _second_latent(manifest: Manifest, plan: Plan, index: int, z: FloatArray) -> FloatArray:
+    """The latent of asset ``index`` of the second seed; the first one where nothing is mixed."""
+    if not any(plan.mix):
+        return z
+    return latents.latent(latents.generator(plan.mix_seed, index), manifest.latent_dimension)
 
 
 def _lay(manifest: Manifest, plan: Plan, rng: np.random.Generator) -> dict[str, FloatArray]:

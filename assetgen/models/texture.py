@@ -99,23 +99,35 @@ class TextureGenerator(nn.Module):
             self.colors.append(ModulatedConv(width, 3, 1, config.latent, demodulate=False))
             previous = width
 
+    @property
+    def layers(self) -> list[ModulatedConv]:
+        """Every layer that takes a style, in the order of the computation; their number is that of the rows of ws."""
+        layers = [self.enter]
+        for stage, color in zip(self.stages, self.colors, strict=True):
+            layers += [*stage, color]  # type: ignore[misc, list-item]
+        return layers
+
     def forward(
         self, z: Tensor, class_weights: Tensor, grid: Tensor, layouts: list[Tensor], noises: list[Tensor]
     ) -> Tensor:
         return self.synthesize(self.mapping(z, class_weights), grid, layouts, noises)
 
     def synthesize(self, w: Tensor, grid: Tensor, layouts: list[Tensor], noises: list[Tensor]) -> Tensor:
-        """Paint the style ``w`` ``[n, latent]``."""
+        """Paint the style ``w``: ``[n, latent]``, or ``[n, layers, latent]`` with one of its own for every layer."""
         check.shape(grid, f"n {self.config.grid_channels} h w", "grid")
-        x = self.enter(torch.cat([grid, layouts[0]], dim=1), w)
+        count = len(self.layers)
+        if w.dim() == 3:
+            check.shape(w, f"n {count} {self.config.latent}", "w")
+        styles = iter(w.unbind(1) if w.dim() == 3 else [w] * count)
+        x = self.enter(torch.cat([grid, layouts[0]], dim=1), next(styles))
         image: Tensor | None = None
         for i, (stage, color) in enumerate(zip(self.stages, self.colors, strict=True)):
             if i:
                 x = upsample(x)
                 x = torch.cat([x, layouts[i].to(x.dtype)], dim=1)
             for layer in stage:  # type: ignore[attr-defined]
-                x = layer(x, w, noises[i])
-            painted = color(x, w)
+                x = layer(x, next(styles), noises[i])
+            painted = color(x, next(styles))
             image = painted if image is None else upsample(image) + painted
         assert image is not None  # noqa: S101 -- widths is never empty
         return image

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -16,16 +17,19 @@ from PIL import Image
 
 from assetgen import golden, policy
 from assetgen.errors import CheckpointInvalid, ConfigInvalid, OutputUnwritable, ParityFailed, PolicyViolated
+from assetgen.kinds import texture
 from assetgen.manifest import LayoutSpec
 from assetgen.models import layers
 from assetgen.package import verify_package
 from assetgen.runtime import open_session
 from export import cli, package_from_runs, parity
-from export.graph import OUTPUTS
+from export.graph import OUTPUTS, MaterialGraph, parts_of_layers
 from export.networks import graph_from_runs, read_runs
-from export.onnx_from_module import OPSET
+from export.onnx_from_module import OPSET, onnx_from_module
+from export.sliders import Effort, Slider, Sliders
 from tests.helpers.tiny_runs import TEXTURE
 
+NO_SLIDERS = Effort(samples=0)
 LICENSE = Path(cli.LICENSES["Apache-2.0"])
 
 
@@ -41,6 +45,18 @@ def session(exported):
     session.close()
 
 
+@pytest.fixture(scope="module")
+def run_named(graph, exported, session):
+    """Runs the exported graph on the inputs of ``graph`` in order; sliders that were found stay at 0."""
+    found = [spec.name for spec in verify_package(exported).manifest.inputs if spec.role == "slider"]
+
+    def run(inputs):
+        sliders = {name: np.zeros((len(inputs[0]), 1), np.float32) for name in found}
+        return session.run(dict(zip(input_names(graph), inputs, strict=True)) | sliders)
+
+    return run
+
+
 def network(graph):
     """A runner for parity checks out of a network itself."""
 
@@ -54,6 +70,7 @@ def network(graph):
 def package(runs, output, **changes):
     texture, detail = runs
     options = {"id": "tiny-real", "version": "1.0.0", "display_name": "Tiny", "license": "Apache-2.0"}
+    options |= {"effort": NO_SLIDERS}
     return package_from_runs.package_from_runs(texture, detail, output, license_file=LICENSE, **options | changes)
 
 
@@ -136,6 +153,7 @@ def test_other_layouts_may_be_served_than_were_trained_on(runs, tmp_path):
     served.write_text("[layouts]\nmetal = { pitch = [4, 8] }\n")
     output = tmp_path / "tiny-real"
     arguments = [str(runs[0]), "--detail", str(runs[1]), "-o", str(output), "--layouts", str(served)]
+    arguments += ["--slider-samples", "0"]
     assert cli.main(arguments) == 0
     brick, metal = verify_package(output).manifest.classes
     assert brick.layout == TEXTURE.layouts["brick"]
@@ -180,9 +198,9 @@ def input_names(graph):
 
 
 @pytest.mark.parametrize("size", [(1, 64, 64), (2, 80, 112), (1, 256, 64), (5, 64, 96)])
-def test_the_graph_computes_what_the_network_computes(graph, session, size):
+def test_the_graph_computes_what_the_network_computes(graph, run_named, size):
     inputs = [tensor.numpy() for tensor in graph.example(*size, seed=9)]
-    outputs = session.run(dict(zip(input_names(graph), inputs, strict=True)))
+    outputs = run_named(inputs)
     for name, expected in zip(OUTPUTS, network(graph)(inputs), strict=True):
         assert outputs[name].shape == expected.shape == (size[0], 3 if name == "base_color" else 1, *size[1:])
         assert np.abs(outputs[name] - expected).max() <= parity.PARITY_LIMIT
@@ -190,16 +208,113 @@ def test_the_graph_computes_what_the_network_computes(graph, session, size):
         assert outputs[name].max() <= 1
 
 
-def test_every_input_matters_to_the_graph(graph, session):
+def test_every_input_matters_to_the_graph(graph, run_named):
     """None was folded away by the exporter."""
     first, other = ([tensor.numpy() for tensor in graph.example(2, 64, 64, seed=seed)] for seed in (1, 2))
     other[1] = first[1][:, ::-1].copy()
     other[2] = first[2] / 2
     names = input_names(graph)
-    before = session.run(dict(zip(names, first, strict=True)))["base_color"]
+    before = run_named(first)["base_color"]
     for i, name in enumerate(names):
-        changed = session.run(dict(zip(names, [*first[:i], other[i], *first[i + 1 :]], strict=True)))
+        changed = run_named([*first[:i], other[i], *first[i + 1 :]])
         assert np.abs(changed["base_color"] - before).max() > 0, name
+
+
+@pytest.fixture(scope="module")
+def look_graph(graph):
+    """The network with two sliders that nobody has looked for."""
+    directions = torch.randn(2, 2, 16, generator=torch.Generator().manual_seed(5)) * 0.3
+    return MaterialGraph(graph.texture, graph.detail, ["warmth", "contrast"], directions)
+
+
+@pytest.fixture(scope="module")
+def look_run(look_graph, tmp_path_factory):
+    """Runs the exported graph on a mapping of changes to its example inputs; returns base colour."""
+    path = tmp_path_factory.mktemp("look") / "generator.onnx"
+    onnx_from_module(look_graph, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = input_names(look_graph)
+    inputs = dict(zip(names, [tensor.numpy() for tensor in look_graph.example(2, 64, 64, seed=4)], strict=True))
+    neutral = {name: np.zeros_like(inputs[name]) for name in ("mix", "warmth", "contrast")}
+
+    def run(**changes):
+        return session.run(["base_color"], inputs | neutral | changes)[0]
+
+    run.inputs = inputs
+    return run
+
+
+def test_a_graph_with_sliders_computes_what_its_network_computes(look_graph, look_run):
+    inputs = [tensor.numpy() for tensor in look_graph.example(2, 64, 64, seed=4)]
+    changes = dict(zip(input_names(look_graph), inputs, strict=True))
+    assert np.abs(look_run(**changes) - network(look_graph)(inputs)[0]).max() <= parity.PARITY_LIMIT
+    report = parity.check_parity(look_graph, network(look_graph))
+    assert max(report.roll_network.values()) <= parity.ROLL_LIMIT
+
+
+def test_mixing_nothing_and_sliders_at_zero_change_nothing(graph, look_run):
+    """What the texture network paints from z alone, to the last bit before the exporter."""
+    z, weights, truncation = (torch.from_numpy(look_run.inputs[name]) for name in ("z", "class_weights", "truncation"))
+    ws = graph.styles(z, weights, truncation, torch.randn(2, 16), torch.zeros(2, 2), [])
+    alone = graph.texture.mapping.truncated(z, weights, truncation)
+    assert all(torch.equal(ws[:, i], alone) for i in range(ws.shape[1]))
+    before = look_run()
+    assert np.array_equal(before, look_run(z_2=look_run.inputs["z_2"] + 1))
+    assert np.array_equal(before, look_run(z_2=look_run.inputs["z"], mix=np.float32([[1, 1], [0.3, 0.7]])))
+
+
+def test_mixing_all_the_way_gives_the_other_style(look_run):
+    whole = look_run(mix=np.ones((2, 2), np.float32))
+    assert np.abs(whole - look_run(z=look_run.inputs["z_2"])).max() <= 1e-5
+    coarse, fine = (look_run(mix=np.float32([part, part])) for part in ([1, 0], [0, 1]))
+    for part in (coarse, fine):
+        assert np.abs(part - whole).max() > 1e-4
+        assert np.abs(part - look_run()).max() > 1e-4
+
+
+def test_directions_are_those_of_the_class(look_graph):
+    """And of a blend what its classes have, in proportion."""
+    z, one = torch.zeros(3, 16), torch.ones(3, 1)
+    weights = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.25, 0.75]])
+    sliders = [torch.tensor([[0.5], [0.5], [0.5]]), torch.tensor([[-1.0], [0.0], [0.0]])]
+    moved, still = (
+        look_graph.styles(z, weights, one, z, torch.zeros(3, 2), values)[:, 0]
+        for values in (sliders, [torch.zeros(3, 1)] * 2)
+    )
+    warmth, contrast = look_graph.directions
+    expected = torch.stack(
+        [0.5 * warmth[0] - contrast[0], 0.5 * warmth[1], 0.5 * (0.25 * warmth[0] + 0.75 * warmth[1])]
+    )
+    assert torch.allclose(moved - still, expected, atol=1e-5)
+
+
+def test_coarse_are_the_layers_at_the_resolution_of_the_grid(graph):
+    """Enter, two layers and their colour; then twice two layers and a colour."""
+    assert parts_of_layers(graph.texture) == [0] * 4 + [1] * 6
+    assert len(graph.texture.layers) == 10
+
+
+def test_a_package_offers_mixing_and_the_sliders_that_were_found(runs, tmp_path, monkeypatch):
+    found = Sliders(
+        (Slider("warmth", 0.5, 1.0, 0.9, 0.9, 7.0), Slider("tint", 0.5, 0.5, 0.9, 0.9, 7.0)), torch.ones(2, 2, 16)
+    )
+    monkeypatch.setattr(package_from_runs, "find_sliders", lambda *_: found)
+    package(runs, tmp_path / "tiny-real")
+    manifest = verify_package(tmp_path / "tiny-real").manifest
+    texture.check(verify_package(tmp_path / "tiny-real"))
+    assert [spec.name for spec in manifest.inputs[-3:]] == ["z_2", "mix", "warmth"]
+    assert {"mix_seed", "mix", "mix_part", "warmth"} <= {spec.name for spec in manifest.parameters}
+    assert "tint" not in {spec.name for spec in manifest.parameters}
+    offered = {entry["name"]: entry["offered"] for entry in manifest.provenance["sliders"]}
+    assert offered == {"warmth": True, "tint": False}
+    assert manifest.provenance["sliders"][0]["effect"] == 7.0
+
+
+def test_too_few_samples_for_sliders_are_refused(runs, tmp_path):
+    arguments = [str(runs[0]), "--detail", str(runs[1]), "-o", str(tmp_path / "p")]
+    for option in (["--slider-samples", "8"], ["--slider-steps", "-1"]):
+        with pytest.raises(ConfigInvalid, match=f"{option[0]} {option[1]}: use"):
+            cli.main([*arguments, *option])
 
 
 def test_nothing_is_seen_beyond_the_halo(graph):

@@ -12,12 +12,24 @@ from PIL import Image
 
 from assetgen.errors import AssetgenError, FieldInvalid, PackageInvalid
 from assetgen.kinds import texture
-from assetgen.manifest import ParameterSpec
+from assetgen.manifest import PARTS, InputSpec, ParameterSpec
 from assetgen.types import Encoding, MapKind, NormalConvention, OutputSpec, Request
 from tests.helpers.serving import PARAMETERS, write_model
 from tests.helpers.tiny_package import GRID_CHANNELS, tiny_manifest
 
 MANIFEST = replace(tiny_manifest(), parameters=PARAMETERS)
+LOOK_INPUTS = (
+    InputSpec("z_2", "second_latent", ("n", 8)),
+    InputSpec("mix", "mix", ("n", len(PARTS))),
+    InputSpec("warmth", "slider", ("n", 1)),
+)
+LOOK_PARAMETERS = (
+    ParameterSpec("mix_seed", "Second", "-1: none.", "int", minimum=-1, maximum=2**32 - 1, default=-1),
+    ParameterSpec("mix", "Mix", "How much.", "float", minimum=0.0, maximum=1.0, default=0.5),
+    ParameterSpec("mix_part", "What", "Layers.", "choice", default="all", values=("all", *PARTS)),
+    ParameterSpec("warmth", "Warmth", "Blue or yellow.", "float", minimum=-1.0, maximum=1.0, default=0.0),
+)
+LOOK = replace(MANIFEST, inputs=(*MANIFEST.inputs, *LOOK_INPUTS), parameters=(*PARAMETERS, *LOOK_PARAMETERS))
 NAN, INF = float("nan"), float("inf")
 
 
@@ -288,6 +300,74 @@ def test_a_parameter_that_would_not_act_is_refused(tmp_path):
     wrong = replace(PARAMETERS[0], values=("clay", "cheese"))
     with pytest.raises(PackageInvalid, match="cheese"):
         texture.check(replace(package, manifest=replace(package.manifest, parameters=(wrong,))))
+
+
+def look_inputs(**parameters):
+    return texture.prepare(LOOK, texture.resolve(LOOK, request(parameters=parameters)), 2)
+
+
+def test_a_model_without_mixing_and_sliders_has_no_such_parameters():
+    for name in ("mix_seed", "mix", "mix_part", "warmth"):
+        with pytest.raises(FieldInvalid, match="has no such parameter"):
+            texture.resolve(MANIFEST, request(parameters={name: 0}))
+    assert not {"z_2", "mix", "warmth"} & texture.prepare(MANIFEST, texture.resolve(MANIFEST, request()), 0).keys()
+
+
+def test_nothing_is_mixed_unless_a_second_seed_is_given():
+    for inputs in (look_inputs(), look_inputs(mix=1.0, mix_part="fine"), look_inputs(mix_seed=8, mix=0.0)):
+        assert not inputs["mix"].any()
+        assert np.array_equal(inputs["z_2"], inputs["z"])
+        assert not inputs["warmth"].any()
+
+
+def test_mixing_and_sliders_leave_the_other_inputs_as_they_are():
+    plain = texture.prepare(MANIFEST, texture.resolve(MANIFEST, request()), 2)
+    mixed = look_inputs(mix_seed=8, mix=0.25, warmth=-0.5)
+    assert all(np.array_equal(plain[name], mixed[name]) for name in plain)
+    assert {name: mixed[name].dtype for name in ("z_2", "mix", "warmth")} == dict.fromkeys(
+        ("z_2", "mix", "warmth"), np.float32
+    )
+    assert mixed["warmth"].tolist() == [[-0.5]]
+
+
+def test_the_second_style_is_that_of_the_second_seed():
+    other = texture.prepare(MANIFEST, texture.resolve(MANIFEST, request(seed=8)), 2)
+    assert np.array_equal(look_inputs(mix_seed=8)["z_2"], other["z"])
+    assert np.array_equal(look_inputs(mix_seed=7)["z_2"], look_inputs()["z"])
+
+
+@pytest.mark.parametrize(("part", "mix"), [("all", [0.25, 0.25]), ("coarse", [0.25, 0.0]), ("fine", [0.0, 0.25])])
+def test_a_part_of_the_style_is_mixed(part, mix):
+    assert look_inputs(mix_seed=8, mix=0.25, mix_part=part)["mix"].tolist() == [mix]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("warmth", value) for value in (1.01, -1.01, NAN, "1")],
+        *[("mix", value) for value in (1.1, -0.1)],
+        *[("mix_seed", value) for value in (-2, 2**32, 0.5)],
+        *[("mix_part", value) for value in ("middle", 1)],
+    ],
+)
+def test_mixing_and_sliders_keep_their_ranges(name, value):
+    with pytest.raises(FieldInvalid) as caught:
+        texture.resolve(LOOK, request(parameters={name: value}))
+    assert caught.value.field == f"parameters[{name}]"
+
+
+def test_mixing_and_sliders_must_act(tmp_path):
+    package = write_model(tmp_path)
+    texture.check(replace(package, manifest=LOOK))
+    for spec in LOOK_PARAMETERS:
+        with pytest.raises(PackageInvalid, match=f"'{spec.name}' .* is not one that this texture model takes"):
+            texture.check(replace(package, manifest=replace(MANIFEST, parameters=(*PARAMETERS, spec))))
+    wrong = replace(LOOK_PARAMETERS[2], values=("all", "middle"))
+    with pytest.raises(PackageInvalid, match="'middle', not one of coarse, fine"):
+        texture.check(replace(package, manifest=replace(LOOK, parameters=(*PARAMETERS, wrong))))
+    taken = (*LOOK.inputs[:-1], InputSpec("relief", "slider", ("n", 1)))
+    with pytest.raises(PackageInvalid, match="slider input 'relief' has the name of another parameter"):
+        texture.check(replace(package, manifest=replace(MANIFEST, inputs=taken)))
 
 
 def test_layouts_at_resolutions_that_do_not_double_are_refused(tmp_path):

@@ -123,7 +123,7 @@ def test_truncation_zero_gives_equal_pictures_for_all_latents(generator):
     same_layouts, same_noises = ([torch.stack([x[0], x[0]]) for x in arrays] for arrays in (layouts, noises))
     w = generator.mapping.truncated(z, weights, torch.zeros(2, 1))
     first, second = generator.synthesize(w, torch.stack([grid[0], grid[0]]), same_layouts, same_noises)
-    assert torch.equal(first, second)
+    assert torch.allclose(first, second, atol=1e-5)  # kernels may sum the two in another order
 
 
 def test_class_means_are_the_means(generator):
