@@ -359,7 +359,10 @@ def _check_interface(graph: onnx.GraphProto, manifest: Manifest) -> None:
     """Check names, element types and dimensions of inputs and outputs against the manifest."""
     wanted: dict[str, tuple[int | str, ...]] = {spec.name: spec.shape for spec in manifest.inputs}
     _check_values("input", list(graph.input), wanted)
-    wanted = {spec.name: ("n", spec.channels, "h", "w") for spec in manifest.outputs}
+    edges: tuple[int | str, int | str] = ("h", "w")
+    if manifest.size.min_px == manifest.size.max_px:  # one size only, which no input tells
+        edges = (manifest.size.max_px, manifest.size.max_px)
+    wanted = {spec.name: ("n", spec.channels, *edges) for spec in manifest.outputs}
     _check_values("output", list(graph.output), wanted)
 
 

@@ -44,6 +44,27 @@ inputs against rolled outputs, PyTorch {parity["roll_network"]:.1e}, graph {pari
 """
 
 
+def picture_card(manifest: Manifest, provenance: Mapping[str, Any], notes: str) -> str:
+    """The same for a model of pictures of one size."""
+    parity = provenance["parity"]
+    classes = ", ".join(f"{known.label} (`{known.name}`)" for known in manifest.classes)
+    return f"""# {manifest.display_name}
+
+{manifest.description} Version {manifest.version}, licence {manifest.license}.
+
+{notes.strip()}
+
+Classes: {classes}.
+
+## Training
+
+{_run_lines("Base colour", provenance["texture"])}
+
+Largest differences: exported graph against PyTorch {parity["graph_against_network"]:.1e}; pictures of rolled features
+against rolled pictures {parity["roll_network"]:.1e}.
+"""
+
+
 def _run_lines(title: str, run: Mapping[str, Any]) -> str:
     data = run["data"]
     licenses = ", ".join(f"{name} ({count})" for name, count in sorted(data["licenses"].items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from assetgen.errors import ConfigInvalid, RuntimeMissing
 from assetgen.training.recipe import layouts_from_toml
@@ -15,7 +16,7 @@ def main(argv: list[str]) -> int:
     """Run ``assetgen export`` with the arguments after it; returns the exit status."""
     parser = argparse.ArgumentParser(prog="assetgen export", description="Turn training runs into a model package.")
     parser.add_argument("texture", type=Path, help="run folder of assetgen train texture")
-    parser.add_argument("--detail", type=Path, required=True, help="run folder of assetgen train detail")
+    parser.add_argument("--detail", type=Path, help="run folder of assetgen train detail; not for other families")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="PACKAGE", help="package folder to write")
     parser.add_argument("--id", help="model id; the folder's name by default")
     parser.add_argument("--version", default="1.0.0", help="version of the package (1.0.0)")
@@ -51,23 +52,30 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         raise ConfigInvalid(f"{arguments.notes} cannot be read: {error.strerror}") from error
     try:
+        from assetgen.training import checkpoint
+        from export.package_from_picture import package_from_picture
         from export.package_from_runs import package_from_runs
         from export.sliders import Effort
     except ImportError as error:
         raise RuntimeMissing(f"export needs {error.name}", hint="pip install 'assetgen[export,cpu]'") from error
     model_id = arguments.id or arguments.output.name
-    package_from_runs(
-        arguments.texture,
-        arguments.detail,
-        arguments.output,
-        id=model_id,
-        version=arguments.version,
-        display_name=arguments.name or model_id,
-        license=arguments.license,
-        license_file=license_file,
-        notes=notes,
-        layouts=layouts_from_toml(arguments.layouts) if arguments.layouts else {},
-        effort=Effort(arguments.slider_samples, arguments.slider_steps),
-        notify=lambda line: print(line, flush=True),  # noqa: T201
-    )
+    told: dict[str, Any] = {
+        "id": model_id,
+        "version": arguments.version,
+        "display_name": arguments.name or model_id,
+        "license": arguments.license,
+        "license_file": license_file,
+        "notes": notes,
+        "notify": lambda line: print(line, flush=True),  # noqa: T201
+    }
+    if "family" in checkpoint.load(arguments.texture / "checkpoint").recipe:
+        if arguments.detail or arguments.layouts:
+            raise ConfigInvalid("--detail and --layouts are not for a run of another family: it has neither")
+        package_from_picture(arguments.texture, arguments.output, **told)
+        return 0
+    if arguments.detail is None:
+        raise ConfigInvalid("--detail is missing", hint="train one: assetgen train detail")
+    layouts = layouts_from_toml(arguments.layouts) if arguments.layouts else {}
+    effort = Effort(arguments.slider_samples, arguments.slider_steps)
+    package_from_runs(arguments.texture, arguments.detail, arguments.output, layouts=layouts, effort=effort, **told)
     return 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
+from torch import Tensor, nn
 
 from export.graph import OUTPUTS, MaterialGraph
 
@@ -19,7 +21,7 @@ TRACED = (2, 64, 96)  # batch, height and width: all different, so that no free 
 
 def onnx_from_module(graph: MaterialGraph, path: Path) -> None:
     """Write ``graph`` to ``path``; height and width count grid cells."""
-    n = torch.export.Dim("n", min=1, max=64)
+    n = _batch()
     h, w = (torch.export.Dim(name, min=2, max=512) for name in "hw")
     free = []
     for spec in graph.inputs:
@@ -29,17 +31,40 @@ def onnx_from_module(graph: MaterialGraph, path: Path) -> None:
             # The exporter takes no product with 1 for a free size.
             sizes |= {2: factor * h if factor > 1 else h, 3: factor * w if factor > 1 else w}
         free.append(sizes)
+    names = [spec.name for spec in graph.inputs]
+    _write(graph.baked(), graph.example(*TRACED), names, OUTPUTS, (*free[:4], tuple(free[4:])), path)
+
+
+def onnx_of_pictures(
+    module: nn.Module, example: tuple[Tensor, ...], inputs: Sequence[str], outputs: Sequence[str], path: Path
+) -> None:
+    """Write a module whose size is fixed, with a free batch only; ``module`` is baked already."""
+    _write(module, example, inputs, outputs, tuple({0: _batch()} for _ in inputs), path)
+
+
+def _batch() -> Any:
+    return torch.export.Dim("n", min=1, max=64)
+
+
+def _write(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free: tuple[Any, ...],
+    path: Path,
+) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            graph.baked(),
-            graph.example(*TRACED),
+            module,
+            example,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[spec.name for spec in graph.inputs],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=(*free[:4], tuple(free[4:])),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=free,
             verbose=False,
         )
     if program is None:

@@ -1,33 +1,20 @@
-"""From two run folders to a verified package: graph, manifest, preview, golden requests, card and licence."""
+"""From two run folders to the parts of a package: one graph of both networks, its manifest, checks and card."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-import assetgen
-from assetgen import golden, policy
-from assetgen.errors import ConfigInvalid, OutputUnwritable
+from assetgen.errors import ConfigInvalid
 from assetgen.golden import GoldenRequest
-from assetgen.kinds import KINDS
-from assetgen.manifest import (
-    PARTS,
-    ClassSpec,
-    LayoutSpec,
-    Manifest,
-    OutputMap,
-    SizeSpec,
-)
-from assetgen.package import verify_package, write_manifest
-from assetgen.runtime import Session, open_session, self_check
-from assetgen.types import Encoding, MapKind, OutputSpec, ParameterValue, Request
+from assetgen.manifest import PARTS, ClassSpec, LayoutSpec, Manifest, OutputMap, SizeSpec
+from assetgen.runtime import Session
+from assetgen.types import MapKind, ParameterValue
+from export.assemble import GRAPH_NAME, Notify, Parts, assemble, largest, made_with, run_facts
 from export.card import model_card
 from export.graph import OUTPUTS, MaterialGraph
 from export.networks import Runs, graph_from_runs, read_runs, texture_from_runs
@@ -36,9 +23,7 @@ from export.parameters import parameters_of_model
 from export.parity import ParityReport, check_parity
 from export.sliders import DEFAULT_EFFORT, Effort, Sliders, find_sliders
 
-GRAPH_NAME = "generator.fp32.onnx"
 GOLDEN_SIZES = ((256, 256), (192, 320), (512, 512))
-MAX_PACKAGE_BYTES = 16 << 20
 # Few normal maps stand behind each class's relief; beyond these it is a chance result. Joints are deeper than the few
 # glazed tiles among those maps say.
 RELIEF_LIMITS_PX = (0.5, 10.0)
@@ -47,8 +32,6 @@ LEAST_JOINTED_RELIEF_PX = 3.0
 WINDOW_PX = 2048
 # Between backends of the same precision: what other processors and runtimes may change.
 TOLERANCE = 2e-3
-
-Notify = Callable[[str], None]
 
 
 def package_from_runs(
@@ -67,8 +50,6 @@ def package_from_runs(
     notify: Notify = lambda _line: None,
 ) -> str:
     """Write the package ``output``; returns its digest.
-
-    Everything is made and checked in a folder beside ``output`` that takes its place at the end.
 
     Args:
         license: SPDX expression of the weights' licence; ``license_file`` holds its text.
@@ -91,47 +72,19 @@ def package_from_runs(
     for line in _slider_lines(sliders):
         notify(line)
     graph = graph_from_runs(runs, sliders)
-    partial = output.with_name(output.name + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        notify("PyTorch to ONNX")
-        onnx_from_module(graph, partial / GRAPH_NAME)
-        manifest = _manifest(runs, graph, layouts, id=id, version=version, display_name=display_name, license=license)
-        policy.check_graph(partial / GRAPH_NAME, manifest)
-        shutil.copyfile(license_file, partial / "LICENSE")
-        write_manifest(partial, manifest)
+    manifest = _manifest(runs, graph, layouts, id=id, version=version, display_name=display_name, license=license)
 
-        notify("comparing graph and network at sizes and batches that were not traced")
-        # One thread: bytes may depend on their number, and golden hashes should be comparable on any machine.
-        session = open_session(verify_package(partial), "cpu", threads=1)
-        report = check_parity(graph, lambda inputs: _run(session, graph, inputs))
-        notify("golden requests, preview and card")
-        requests = _golden_requests(manifest)
-        plan = KINDS[manifest.kind].resolve(manifest, Request(id, seed=0))
-        self_check(session, KINDS[manifest.kind].prepare(manifest, plan, 0))
-        (partial / golden.FILE_NAME).write_text(_json(golden.record(session, manifest, requests)), encoding="utf-8")
-        _write_preview(partial / "preview.png", session, manifest)
-        provenance = _provenance(runs, report, sliders)
-        (partial / "MODEL_CARD.md").write_text(model_card(manifest, provenance, notes), encoding="utf-8")
-        session.close()
-        digest = write_manifest(partial, _with_provenance(manifest, provenance))
-        package = verify_package(partial)
-        size_bytes = sum(entry.size_bytes for entry in package.manifest.files)
-        if size_bytes > MAX_PACKAGE_BYTES:
-            raise ConfigInvalid(
-                f"the package has {size_bytes / 2**20:.1f} MiB; {MAX_PACKAGE_BYTES >> 20} MiB are allowed",
-                hint="train with smaller widths",
-            )
-        _replace_folder(partial, output)
-    except OSError as error:
-        raise OutputUnwritable(
-            f"{output} cannot be written: {error.strerror}", hint="check space and rights"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    notify(f"{output}: {size_bytes / 2**20:.1f} MiB, digest {digest}")
-    return digest
+    def compare(session: Session) -> Mapping[str, Any]:
+        return _provenance(runs, check_parity(graph, lambda inputs: _run(session, graph, inputs)), sliders)
+
+    parts = Parts(
+        manifest=manifest,
+        write_graph=lambda path: onnx_from_module(graph, path),
+        compare=compare,
+        requests=tuple(_golden_requests(manifest)),
+        card=lambda described, provenance: model_card(described, provenance, notes),
+    )
+    return assemble(output, parts, license_file, notify)
 
 
 def _manifest(
@@ -209,74 +162,20 @@ def _golden_requests(manifest: Manifest) -> list[GoldenRequest]:
 
 
 def _provenance(runs: Runs, report: ParityReport, sliders: Sliders) -> dict[str, Any]:
-    import onnx
-    import torch
-
     return {
-        "assetgen": assetgen.__version__,
-        "made_with": {"torch": torch.__version__.split("+")[0], "onnx": onnx.__version__},
-        "texture": _run_facts(runs.texture.facts, runs.texture.recipe, runs.texture.progress.pictures),
-        "detail": _run_facts(runs.detail.facts, runs.detail.recipe, runs.detail.progress.pictures),
+        **made_with(),
+        "texture": run_facts(runs.texture.facts, runs.texture.recipe, runs.texture.progress.pictures),
+        "detail": run_facts(runs.detail.facts, runs.detail.recipe, runs.detail.progress.pictures),
         "validation": dict(runs.detail.facts["validation"]),
         "parity": {
-            "graph_against_network": _largest(report.parity),
-            "roll_network": _largest(report.roll_network),
-            "roll_graph": _largest(report.roll_graph),
+            "graph_against_network": largest(report.parity),
+            "roll_network": largest(report.roll_network),
+            "roll_graph": largest(report.roll_graph),
         },
         "sliders": [asdict(slider) | {"offered": slider.offered} for slider in sliders.sliders],
     }
 
 
-def _run_facts(facts: Mapping[str, Any], recipe: Mapping[str, Any], pictures: int) -> dict[str, Any]:
-    data = {key: facts[key] for key in ("data_sha256", "items", "licenses", "authors")}
-    made = {"data": data, "recipe": dict(recipe), "kimg": round(pictures / 1000, 1)}
-    return made | {key: facts[key] for key in ("transferred_from", "distilled_from") if key in facts}
-
-
-def _largest(differences: Mapping[str, float]) -> float:
-    return float(f"{max(differences.values()):.3g}")
-
-
-def _with_provenance(manifest: Manifest, provenance: Mapping[str, Any]) -> Manifest:
-    return replace(manifest, provenance=provenance)
-
-
 def _run(session: Session, graph: MaterialGraph, inputs: Any) -> list[Any]:
     outputs = session.run(dict(zip((spec.name for spec in graph.inputs), inputs, strict=True)))
     return [outputs[name] for name in OUTPUTS]
-
-
-def _write_preview(path: Path, session: Session, manifest: Manifest, edge_px: int = 64, columns: int = 4) -> None:
-    """A square of every class, cut from the middle of 256 px base colours."""
-    kind = KINDS[manifest.kind]
-    rows = -(-len(manifest.classes) // columns)
-    preview = Image.new("RGB", (columns * edge_px, min(rows * edge_px, 256)))
-    output = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
-    for number, known in enumerate(manifest.classes):
-        request = Request(
-            manifest.id, seed=1, width_px=256, height_px=256, parameters={"class": known.name}, output=output
-        )
-        plan = kind.resolve(manifest, request)
-        outputs = session.run(kind.prepare(manifest, plan, 0))
-        artifact = next(iter(kind.finish(manifest, plan, 0, outputs)))
-        tile = Image.frombytes("RGB", (256, 256), bytes(artifact.data)).resize((edge_px, edge_px), Image.Resampling.BOX)
-        preview.paste(tile, (number % columns * edge_px, number // columns * edge_px))
-    preview.save(path, format="PNG", optimize=True)
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=None, sort_keys=True)
-
-
-def _replace_folder(partial: Path, output: Path) -> None:
-    old = output.with_name(output.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if output.exists():
-        output.replace(old)
-    try:
-        partial.replace(output)
-    except OSError:
-        if old.exists():
-            old.replace(output)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

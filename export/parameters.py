@@ -25,8 +25,18 @@ SLIDERS = {
 }
 
 
-def parameters_of_model(classes: Sequence[str], sliders: Sequence[str]) -> tuple[ParameterSpec, ...]:
-    """Parameters of a texture model, in the order of a form; ``sliders`` are names in ``SLIDERS``."""
+_TRUNCATION = ParameterSpec(
+    "truncation", "Variety", "0 gives the typical material of the class, 1 its full variety.", "float", "Material",
+    minimum=0.0, maximum=1.0, default=0.8,
+)  # fmt: skip
+
+
+def parameters_of_pictures(classes: Sequence[str], *, told: bool) -> tuple[ParameterSpec, ...]:
+    """Parameters of a model of pictures of one size; ``told``: it knows classes."""
+    return (*(_of_classes(classes) if told else ()), _TRUNCATION)
+
+
+def _of_classes(classes: Sequence[str]) -> tuple[ParameterSpec, ...]:
     return (
         ParameterSpec(
             "class", "Class", "What the material is.", "choice", "Material", default=classes[0], values=tuple(classes),
@@ -39,10 +49,14 @@ def parameters_of_model(classes: Sequence[str], sliders: Sequence[str]) -> tuple
             "blend", "Blend amount", "Share of the second class.", "float", "Material",
             minimum=0.0, maximum=1.0, default=0.5,
         ),
-        ParameterSpec(
-            "truncation", "Variety", "0 gives the typical material of the class, 1 its full variety.", "float",
-            "Material", minimum=0.0, maximum=1.0, default=0.8,
-        ),
+    )  # fmt: skip
+
+
+def parameters_of_model(classes: Sequence[str], sliders: Sequence[str]) -> tuple[ParameterSpec, ...]:
+    """Parameters of a texture model, in the order of a form; ``sliders`` are names in ``SLIDERS``."""
+    return (
+        *_of_classes(classes),
+        _TRUNCATION,
         ParameterSpec(
             "pattern", "Pattern", "How bricks, tiles or boards are laid; auto follows the class.", "choice",
             "Layout", default="auto", values=("auto", *PATTERNS),

@@ -55,6 +55,8 @@ def run_in_windows(run: Run, manifest: Manifest, inputs: Mapping[str, FloatArray
     """
     size = manifest.size
     strides = {spec.name: spec.stride_px for spec in manifest.inputs if spec.role in SPATIAL_ROLES}
+    if not strides:  # one size only, from the latent alone
+        return dict(run(inputs))
     name, stride_px = next(iter(strides.items()))
     height_px, width_px = (cells * stride_px for cells in inputs[name].shape[2:])
     rows, columns = (spans(edge, size.window_px, size.halo_px, size.stride_px) for edge in (height_px, width_px))

@@ -22,7 +22,7 @@ from assetgen.manifest import LayoutSpec
 from assetgen.models import layers
 from assetgen.package import verify_package
 from assetgen.runtime import open_session
-from export import cli, package_from_runs, parity
+from export import assemble, cli, package_from_runs, parity
 from export.graph import OUTPUTS, MaterialGraph, parts_of_layers
 from export.networks import graph_from_runs, read_runs
 from export.onnx_from_module import OPSET, onnx_from_module
@@ -429,7 +429,7 @@ def test_a_replacement_that_fails_puts_the_former_package_back(tmp_path, monkeyp
 
     monkeypatch.setattr(Path, "replace", fail_once)
     with pytest.raises(OSError, match="Permission denied"):
-        package_from_runs._replace_folder(partial, output)
+        assemble._replace_folder(partial, output)
     assert (output / "f").read_text() == "former"
 
 
