@@ -45,7 +45,7 @@ def test_a_package_is_valid_and_makes_different_pictures(packages, name):
     manifest = verify_package(packages[name]).manifest
     assert manifest.provenance["parity"]["graph_against_network"] <= 1e-4
     assert manifest.provenance["parity"]["roll_network"] <= 1e-5
-    assert manifest.provenance["texture"]["data"]["licenses"] .keys() == {"CC0-1.0"}
+    assert manifest.provenance["texture"]["data"]["licenses"].keys() == {"CC0-1.0"}
     assert (manifest.size.min_px, manifest.size.max_px) == (16, 16)
     first, second, third = pictures(packages[name])
     assert (first != second).any()
