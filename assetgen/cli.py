@@ -27,7 +27,7 @@ _DELEGATED = {
     "train": ("assetgen.training.cli", "train", "train a model"),
     "export": ("export.cli", "export", "turn a training run into a model package"),
     "eval": ("assetgen.training.evaluate", "train", "judge a model by figures beside those of real pictures"),
-    "experiment": ("assetgen.training.experiments.cli", "experiments", "show which objectives lose modes"),
+    "experiment": ("assetgen.training.experiments.cli", "train", "show which objectives lose modes"),
 }
 
 

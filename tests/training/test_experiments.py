@@ -232,7 +232,7 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(RuntimeMissing, match="scikit-learn") as caught:
         digits.load()
-    assert "assetgen[experiments]" in caught.value.hint
+    assert "scikit-learn" in caught.value.hint
 
 
 # The commands

@@ -1,0 +1,1 @@
+"""Experiments that show which objectives lose modes; needs torch, the digits also scikit-learn."""
