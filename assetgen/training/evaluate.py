@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -29,6 +30,7 @@ from assetgen.metrics.table import table
 from assetgen.models.parts import FIRST_PX
 from assetgen.training.batches import Reals, reals_from_items
 from assetgen.training.classifier import balanced_crops, train_classifier
+from assetgen.training.compare import comparison
 from assetgen.training.recipe import PictureRecipe, TextureRecipe, recipe_from_values
 
 NO_CLASSIFIER = "none"
@@ -85,7 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     classifier.add_argument("--minutes", type=float, default=10.0, help="length of the training (10)")
     classifier.add_argument("--seed", type=int, default=1, help="of everything that is drawn (1)")
     classifier.set_defaults(run=_classifier)
-    for command in (model, classifier):
+    compare = commands.add_parser("compare", help="a table of several models, from files that model --json wrote")
+    compare.add_argument("files", type=Path, nargs="+", metavar="FILE.json")
+    compare.set_defaults(run=_compare)
+    for command in (model, classifier, compare):
         command.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to PyTorch")
     return parser
 
@@ -108,6 +113,11 @@ def _classifier(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(arguments: argparse.Namespace) -> int:
+    print(comparison(arguments.files))  # noqa: T201
+    return 0
+
+
 def _model(arguments: argparse.Namespace) -> int:
     _check_options(arguments)
     source = _source(arguments.model)
@@ -124,7 +134,9 @@ def _model(arguments: argparse.Namespace) -> int:
     train, validation = _reals(arguments.data, recipe, chosen)
     _say(f"{train.count} training and {validation.count} validation pictures in {len(chosen)} classes")
     make = _from_package if (arguments.model / "manifest.json").is_file() else _from_run
+    begun_s = time.perf_counter()
     fakes = make(arguments.model, recipe, classes, chosen, arguments.per_class, arguments.seed)
+    spent_ms = (time.perf_counter() - begun_s) * 1e3 / (len(chosen) * arguments.per_class)
     cut = [
         [
             balanced_crops(reals, label, len(fakes[label]), recipe.crop_px, arguments.seed)
@@ -144,6 +156,8 @@ def _model(arguments: argparse.Namespace) -> int:
     print("\n\n".join([table(report), *lines, *notes, verdict.as_text(judged)]))  # noqa: T201
     if arguments.json:
         facts = {
+            "weights": _weights(arguments.model),
+            "ms_per_picture": round(spent_ms, 2),
             "notes": notes,
             "inception": pretrained,
             "classifier_sha256": instrument.sha256 if instrument else None,
@@ -337,6 +351,20 @@ def _sampler(folder: Path, recipe: Recipe, classes: Sequence[str]) -> Callable[[
     generator = TextureGenerator(texture_config(recipe, len(classes))).eval().requires_grad_(False)
     checkpoint.restore_module(generator, saved, name)
     return lambda label, seed: sheet.sample(generator, recipe, classes, label, seed, recipe.crop_px)
+
+
+def _weights(folder: Path) -> int:
+    """How many numbers a model has learnt: those of the averaged network, or of the whole graph of a package."""
+    if (folder / "manifest.json").is_file():
+        from assetgen.package import verify_package
+
+        package = verify_package(folder, allow_hard_links=True)
+        return sum(entry.size_bytes for entry in package.manifest.files if entry.path == package.manifest.graph) // 4
+    from assetgen.training import checkpoint
+
+    saved = checkpoint.load(folder / "checkpoint")
+    tensors = checkpoint.module_tensors(saved, "average") or checkpoint.module_tensors(saved, "generator")
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def _write_json(

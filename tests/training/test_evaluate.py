@@ -60,6 +60,8 @@ def test_an_untrained_model_is_judged_from_start_to_end(place, tmp_path, capsys,
     assert known["classes"].keys() == set(CLASSES)
     assert known["model"] == what
     assert known["verdict"]["good"] is False
+    assert known["weights"] > 1000
+    assert known["ms_per_picture"] > 0
     assert [note[:31] for note in known["notes"]] == ["note: 8 pictures a class are few"[:31]]
     assert known["all"]["swd"]["fake"] > known["all"]["swd"]["real"]
     with Image.open(tmp_path / "a.png") as sheet:
