@@ -12,16 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from assetgen import latents
 from assetgen.models.texture import TextureGenerator
-from assetgen.training.batches import fake_inputs
 from assetgen.training.recipe import TextureRecipe
-from export.properties import PROPERTIES, measure
+from export.properties import PROPERTIES
+from export.studio import CHUNK, LAYOUTS, Samples, Studio, within_layout
 
 # What a full slider changes: deviations of the property within the class, up to a limit in its own unit.
 REACH = 1.5
@@ -41,10 +39,7 @@ STOPS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 LEAST_R2 = 0.1
 LEAST_RISING = 0.9
 LEAST_KEPT = 0.5
-TRUNCATION = 0.8
 RIDGE = 0.3
-LAYOUTS = 8
-CHUNK = 24
 HELD_WEIGHT = 0.5
 LENGTH_WEIGHT = 0.001
 LEARNING_RATE = 0.05
@@ -104,15 +99,6 @@ class Sliders:
         return Sliders(tuple(self.sliders[i] for i in kept), self.directions[kept])
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Styles ``[classes, samples, latent]``, which of ``LAYOUTS`` each was painted on, and properties."""
-
-    w: Tensor
-    place: Tensor
-    properties: Tensor
-
-
 def find_sliders(
     texture: TextureGenerator, classes: Sequence[str], recipe: TextureRecipe, effort: Effort = DEFAULT_EFFORT
 ) -> Sliders:
@@ -120,12 +106,12 @@ def find_sliders(
     if effort.samples == 0:
         return Sliders((), torch.zeros(0, len(classes), texture.config.latent))
     texture = texture.eval().requires_grad_(False)
-    studio = _Studio(texture, classes, recipe, effort.seed)
+    studio = Studio(texture, classes, recipe, effort.seed)
     with torch.no_grad():
         samples = studio.sample(effort.samples)
-        spread = _centred(samples).std(dim=1)
+        spread = within_layout(samples).std(dim=1)
         units = torch.minimum(REACH * spread, spread.new_tensor(LIMITS)).clamp(min=1e-3)
-        directions, r2 = regress(samples.w, _centred(samples) / units[:, None])
+        directions, r2 = regress(samples.w, within_layout(samples) / units[:, None])
     directions = _refine(studio, samples, directions, units, effort)
     with torch.no_grad():
         return _judge(studio, directions, units, r2, effort)
@@ -168,60 +154,7 @@ def _slopes(centred: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return covariance, torch.linalg.solve(covariance + ridge, centred.T @ targets / len(centred))
 
 
-def _centred(samples: _Samples) -> Tensor:
-    """Properties less their mean on the same layout: a slider leaves the layout as it is."""
-    centred = samples.properties.clone()
-    for rows, places in zip(centred, samples.place, strict=True):
-        for place in places.unique():
-            rows[places == place] -= rows[places == place].mean(dim=0)
-    return centred
-
-
-class _Studio:
-    """Paints styles of every class on a few fixed layouts, and measures what comes out."""
-
-    def __init__(self, texture: TextureGenerator, classes: Sequence[str], recipe: TextureRecipe, seed: int) -> None:
-        self.texture = texture
-        self.count = len(classes)
-        self.rng = torch.Generator().manual_seed(seed)
-        # Half of a crop is enough to measure, in a quarter of the time.
-        edge_px = max(recipe.crop_px // 2, 2 * texture.config.stride)
-        banks = [
-            fake_inputs(latents.generator(seed, label), np.full(LAYOUTS, label), classes, recipe, edge_px)
-            for label in range(self.count)
-        ]
-        levels = range(len(texture.config.widths))
-        self.grid = torch.cat([bank.grid for bank in banks])
-        self.layouts = [torch.cat([bank.layouts[i] for bank in banks]) for i in levels]
-        self.noises = [torch.cat([bank.noises[i] for bank in banks]) for i in levels]
-
-    def styles(self, labels: Tensor) -> Tensor:
-        """Random styles of the classes ``labels``."""
-        z = torch.randn(len(labels), self.texture.config.latent, generator=self.rng)
-        weights = torch.eye(self.count)[labels]
-        return self.texture.mapping.truncated(z, weights, torch.full((len(labels), 1), TRUNCATION))
-
-    def measure(self, w: Tensor, labels: Tensor, places: Tensor) -> Tensor:
-        """Properties of the styles ``w`` painted on layouts ``places`` of the classes ``labels``, chunk by chunk."""
-        found = []
-        for start in range(0, len(w), CHUNK):
-            part = slice(start, start + CHUNK)
-            spots = labels[part] * LAYOUTS + places[part]
-            spatial = ([array[spots] for array in arrays] for arrays in (self.layouts, self.noises))
-            found.append(measure(self.texture.synthesize(w[part], self.grid[spots], *spatial)))
-        return torch.cat(found)
-
-    def sample(self, count: int) -> _Samples:
-        """``count`` styles of every class, on each layout as often."""
-        labels = torch.arange(self.count).repeat_interleave(count)
-        places = torch.arange(count).repeat(self.count) % LAYOUTS
-        w = self.styles(labels)
-        properties = self.measure(w, labels, places)
-        shape = (self.count, count)
-        return _Samples(w.view(*shape, -1), places.view(shape), properties.view(*shape, -1))
-
-
-def _refine(studio: _Studio, samples: _Samples, directions: Tensor, units: Tensor, effort: Effort) -> Tensor:
+def _refine(studio: Studio, samples: Samples, directions: Tensor, units: Tensor, effort: Effort) -> Tensor:
     """Move directions until pictures change by what the slider says: its own property by its unit, what it holds by 0.
 
     Every step takes a chunk of all pairs of slider and class, so that each comes up as often.
@@ -257,7 +190,7 @@ def _refine(studio: _Studio, samples: _Samples, directions: Tensor, units: Tenso
     return moved.detach()
 
 
-def _judge(studio: _Studio, directions: Tensor, units: Tensor, r2: Tensor, effort: Effort) -> Sliders:
+def _judge(studio: Studio, directions: Tensor, units: Tensor, r2: Tensor, effort: Effort) -> Sliders:
     """Measure every slider on new styles."""
     labels = torch.arange(studio.count).repeat_interleave(effort.checks)
     places = torch.arange(effort.checks).repeat(studio.count) % LAYOUTS

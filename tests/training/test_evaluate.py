@@ -205,4 +205,4 @@ def test_the_command_line_knows_it(capsys):
     with pytest.raises(SystemExit) as stopped:
         assetgen.main(["eval", "--help"])
     assert stopped.value.code == 0
-    assert "{model,classifier}" in capsys.readouterr().out
+    assert "{model,classifier,compare}" in capsys.readouterr().out
