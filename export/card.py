@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from assetgen.manifest import Manifest
@@ -13,8 +13,7 @@ def model_card(manifest: Manifest, provenance: Mapping[str, Any], notes: str) ->
     validation = provenance["validation"]
     parity = provenance["parity"]
     classes = "\n".join(
-        f"| {known.label} | `{known.name}` | {known.relief_px:g} | {'yes' if known.metal else 'no'} |"
-        for known in manifest.classes
+        f"| {known.label} | `{known.name}` | {known.relief_px:g} | {_yes(known.metal)} |" for known in manifest.classes
     )
     return f"""# {manifest.display_name}
 
@@ -41,7 +40,7 @@ On {validation["items"]:g} map sets of scans kept out of training, {validation["
 
 Largest differences, all outputs and sizes: exported graph against PyTorch {parity["graph_against_network"]:.1e}; rolled
 inputs against rolled outputs, PyTorch {parity["roll_network"]:.1e}, graph {parity["roll_graph"]:.1e}.
-"""
+{_look(provenance["sliders"], provenance["variations"])}"""
 
 
 def picture_card(manifest: Manifest, provenance: Mapping[str, Any], notes: str) -> str:
@@ -63,6 +62,46 @@ Classes: {classes}.
 Largest differences: exported graph against PyTorch {parity["graph_against_network"]:.1e}; pictures of rolled features
 against rolled pictures {parity["roll_network"]:.1e}.
 """
+
+
+def _look(sliders: Sequence[Mapping[str, Any]], variations: Sequence[Mapping[str, Any]]) -> str:
+    """What was measured of sliders and variations, those not offered too; nothing if none was looked for."""
+    text = ""
+    if sliders:
+        rows = "".join(
+            f"| `{s['name']}` | {s['r2']:.2f} | {s['rising']:.0%} | {s['down']:.2f}, {s['up']:.2f} | {s['effect']:.3g} "
+            f"| {_plain(s['unit'])} | {_yes(s['offered'])} |\n"
+            for s in sliders
+        )
+        text += f"""
+## Sliders
+
+On styles kept out, means over the classes (`docs/latents.md`):
+
+| slider | R² | steps that rise | kept at -1 and 1 | effect of 1 | unit | offered |
+|---|---|---|---|---|---|---|
+{rows}"""
+    if variations:
+        rows = "".join(
+            f"| `{v['name']}` | {v['method']} | {v['change']:.1f} | {v['new']:.0%} | {v['most']} | "
+            f"{_yes(v['offered'])} |\n"
+            for v in variations
+        )
+        text += f"""
+Directions found without labels; change is that of pixels in units of CIE {_plain("L*a*b*")}:
+
+| variation | method | change at 1 | of it beyond the sliders | changes mostly | offered |
+|---|---|---|---|---|---|
+{rows}"""
+    return text
+
+
+def _plain(text: str) -> str:
+    return text.replace("*", r"\*")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _run_lines(title: str, run: Mapping[str, Any]) -> str:

@@ -34,10 +34,23 @@ def main(argv: list[str]) -> int:
         type=int,
         default=512,
         metavar="N",
-        help="pictures a class to find sliders with (512); fewer are quicker, 0 makes no sliders",
+        help="pictures a class to find sliders with (512); fewer are quicker, 0 makes no sliders, nor variations",
     )
     parser.add_argument(
         "--slider-steps", type=int, default=600, metavar="N", help="steps in which sliders are made exact (600)"
+    )
+    parser.add_argument(
+        "--variations",
+        type=int,
+        default=3,
+        metavar="N",
+        help="directions found without labels that are measured, and offered beside the sliders (3); 0 for none",
+    )
+    parser.add_argument(
+        "--variation-method",
+        default="ganspace",
+        metavar="METHOD",
+        help="ganspace or sefa: how they are found (ganspace)",
     )
     arguments = parser.parse_args(argv)
     for name, least in (("slider_samples", 32), ("slider_steps", 0)):
@@ -56,6 +69,7 @@ def main(argv: list[str]) -> int:
         from export.package_from_picture import package_from_picture
         from export.package_from_runs import package_from_runs
         from export.sliders import Effort
+        from export.variations import VariationSettings
     except ImportError as error:
         raise RuntimeMissing(f"export needs {error.name}", hint="pip install 'assetgen[export,cpu]'") from error
     model_id = arguments.id or arguments.output.name
@@ -77,5 +91,7 @@ def main(argv: list[str]) -> int:
         raise ConfigInvalid("--detail is missing", hint="train one: assetgen train detail")
     layouts = layouts_from_toml(arguments.layouts) if arguments.layouts else {}
     effort = Effort(arguments.slider_samples, arguments.slider_steps)
-    package_from_runs(arguments.texture, arguments.detail, arguments.output, layouts=layouts, effort=effort, **told)
+    variations = VariationSettings(arguments.variations, arguments.variation_method)
+    told |= {"layouts": layouts, "effort": effort, "variations": variations}
+    package_from_runs(arguments.texture, arguments.detail, arguments.output, **told)
     return 0

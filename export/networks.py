@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from assetgen.errors import CheckpointInvalid
 from assetgen.models.texture import TextureGenerator
@@ -13,7 +16,6 @@ from assetgen.training.detail import detail_network
 from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_values
 from assetgen.training.texture import texture_config
 from export.graph import MaterialGraph
-from export.sliders import Sliders
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,8 @@ def texture_from_runs(runs: Runs) -> TextureGenerator:
     return texture
 
 
-def graph_from_runs(runs: Runs, sliders: Sliders | None = None) -> MaterialGraph:
-    """The averaged networks of both runs, joined, and the sliders that are offered."""
+def graph_from_runs(runs: Runs, sliders: Sequence[str] = (), directions: Tensor | None = None) -> MaterialGraph:
+    """The averaged networks of both runs, joined; sliders and directions are those of ``MaterialGraph``."""
     detail = detail_network(runs.detail_recipe, runs.classes)
     checkpoint.restore_module(detail, runs.detail, "average")
-    if sliders is None:
-        return MaterialGraph(texture_from_runs(runs), detail)
-    offered = sliders.offered
-    return MaterialGraph(
-        texture_from_runs(runs), detail, [slider.name for slider in offered.sliders], offered.directions
-    )
+    return MaterialGraph(texture_from_runs(runs), detail, sliders, directions)

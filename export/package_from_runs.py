@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from assetgen.errors import ConfigInvalid
 from assetgen.golden import GoldenRequest
@@ -21,7 +22,9 @@ from export.networks import Runs, graph_from_runs, read_runs, texture_from_runs
 from export.onnx_from_module import onnx_from_module
 from export.parameters import parameters_of_model
 from export.parity import ParityReport, check_parity
+from export.properties import PROPERTIES
 from export.sliders import DEFAULT_EFFORT, Effort, Sliders, find_sliders
+from export.variations import DEFAULT_SETTINGS, Variations, VariationSettings, find_variations
 
 GOLDEN_SIZES = ((256, 256), (192, 320), (512, 512))
 # Few normal maps stand behind each class's relief; beyond these it is a chance result. Joints are deeper than the few
@@ -32,6 +35,14 @@ LEAST_JOINTED_RELIEF_PX = 3.0
 WINDOW_PX = 2048
 # Between backends of the same precision: what other processors and runtimes may change.
 TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What was found in the style space."""
+
+    sliders: Sliders
+    variations: Variations
 
 
 def package_from_runs(
@@ -47,6 +58,7 @@ def package_from_runs(
     notes: str = "",
     layouts: Mapping[str, LayoutSpec] | None = None,
     effort: Effort = DEFAULT_EFFORT,
+    variations: VariationSettings = DEFAULT_SETTINGS,
     notify: Notify = lambda _line: None,
 ) -> str:
     """Write the package ``output``; returns its digest.
@@ -56,6 +68,7 @@ def package_from_runs(
         layouts: by class, what the model draws by itself if not what it was trained on.
         notes: what a person has to say of the model; becomes part of the card.
         effort: how hard to look for sliders.
+        variations: how many to look for beside them, and how; none if no sliders are looked for.
         notify: called with a line for every step.
 
     Raises:
@@ -67,29 +80,40 @@ def package_from_runs(
             f"layouts for {min(strange)!r}, which is no class", hint=f"classes: {', '.join(runs.classes)}"
         )
     layouts = {**runs.texture_recipe.layouts, **(layouts or {})}
-    notify("sliders")
-    sliders = find_sliders(texture_from_runs(runs), runs.classes, runs.texture_recipe, effort)
-    for line in _slider_lines(sliders):
+    notify("sliders and variations")
+    look = _find_look(runs, effort, variations)
+    for line in _look_lines(look):
         notify(line)
-    graph = graph_from_runs(runs, sliders)
-    manifest = _manifest(runs, graph, layouts, id=id, version=version, display_name=display_name, license=license)
+    sliders, others = look.sliders.offered, look.variations.offered
+    names = [slider.name for slider in sliders.sliders] + [variation.name for variation in others.variations]
+    graph = graph_from_runs(runs, names, torch.cat([sliders.directions, others.directions]))
+    manifest = _manifest(runs, graph, look, layouts, id=id, version=version, display_name=display_name, license=license)
 
     def compare(session: Session) -> Mapping[str, Any]:
-        return _provenance(runs, check_parity(graph, lambda inputs: _run(session, graph, inputs)), sliders)
+        return _provenance(runs, check_parity(graph, lambda inputs: _run(session, graph, inputs)), look)
 
     parts = Parts(
         manifest=manifest,
         write_graph=lambda path: onnx_from_module(graph, path),
         compare=compare,
-        requests=tuple(_golden_requests(manifest)),
+        requests=tuple(_golden_requests(manifest, look)),
         card=lambda described, provenance: model_card(described, provenance, notes),
     )
     return assemble(output, parts, license_file, notify)
 
 
+def _find_look(runs: Runs, effort: Effort, settings: VariationSettings) -> _Look:
+    texture = texture_from_runs(runs)
+    sliders = find_sliders(texture, runs.classes, runs.texture_recipe, effort)
+    if effort.samples == 0:
+        settings = replace(settings, count=0)
+    return _Look(sliders, find_variations(texture, runs.classes, runs.texture_recipe, sliders.offered, settings))
+
+
 def _manifest(
     runs: Runs,
     graph: MaterialGraph,
+    look: _Look,
     layouts: Mapping[str, LayoutSpec],
     *,
     id: str,
@@ -123,7 +147,11 @@ def _manifest(
             )
             for name in runs.classes
         ),
-        parameters=parameters_of_model(runs.classes, graph.sliders),
+        parameters=parameters_of_model(
+            runs.classes,
+            [slider.name for slider in look.sliders.offered.sliders],
+            {variation.name: variation.most for variation in look.variations.offered.variations},
+        ),
         size=SizeSpec(
             stride_px=stride,
             min_px=4 * stride,
@@ -142,26 +170,34 @@ def _relief_px(measured_px: float, jointed: bool) -> float:
     return round(float(np.clip(measured_px, LEAST_JOINTED_RELIEF_PX if jointed else low_px, high_px)), 2)
 
 
-def _slider_lines(sliders: Sliders) -> list[str]:
-    return [
-        f"  {s.name}: R2 {s.r2:.2f}, rising {s.rising:.2f}, kept {s.down:.2f} and {s.up:.2f}: "
-        + ("offered" if s.offered else "not offered")
-        for s in sliders.sliders
+def _look_lines(look: _Look) -> list[str]:
+    lines = [
+        (f"{s.name}: R2 {s.r2:.2f}, rising {s.rising:.2f}, kept {s.down:.2f} and {s.up:.2f}", s.offered)
+        for s in look.sliders.sliders
     ]
+    lines += [
+        (f"{v.name}: changes {v.change:.1f}, mostly {v.most}; rising {v.rising:.2f}, new {v.new:.2f}", v.offered)
+        for v in look.variations.variations
+    ]
+    return [f"  {line}: {'offered' if offered else 'not offered'}" for line, offered in lines]
 
 
-def _golden_requests(manifest: Manifest) -> list[GoldenRequest]:
+def _golden_requests(manifest: Manifest, look: _Look) -> list[GoldenRequest]:
     classes = [known.name for known in manifest.classes]
     requests = [
         GoldenRequest(7 + i, i, width_px, height_px, {"class": classes[(5 * i + 1) % len(classes)]})
         for i, (height_px, width_px) in enumerate(GOLDEN_SIZES)
     ]
-    sliders = {spec.name: 0.5 for spec in manifest.inputs if spec.role == "slider"}
+    sliders = {slider.name: 0.5 for slider in look.sliders.offered.sliders}
+    others: dict[str, ParameterValue] = {found.name: 0.5 for found in look.variations.offered.variations}
     mixed: dict[str, ParameterValue] = {"mix_seed": 8, "mix": 0.75, "mix_part": PARTS[0]}
-    return [*requests, GoldenRequest(7, 0, 256, 256, {"class": classes[-1]} | mixed | sliders)]
+    requests.append(GoldenRequest(7, 0, 256, 256, {"class": classes[-1]} | mixed | sliders))
+    if others:
+        requests.append(GoldenRequest(7, 0, 256, 256, {"class": classes[-1]} | others))
+    return requests
 
 
-def _provenance(runs: Runs, report: ParityReport, sliders: Sliders) -> dict[str, Any]:
+def _provenance(runs: Runs, report: ParityReport, look: _Look) -> dict[str, Any]:
     return {
         **made_with(),
         "texture": run_facts(runs.texture.facts, runs.texture.recipe, runs.texture.progress.pictures),
@@ -172,7 +208,11 @@ def _provenance(runs: Runs, report: ParityReport, sliders: Sliders) -> dict[str,
             "roll_network": largest(report.roll_network),
             "roll_graph": largest(report.roll_graph),
         },
-        "sliders": [asdict(slider) | {"offered": slider.offered} for slider in sliders.sliders],
+        "sliders": [
+            asdict(slider) | {"unit": PROPERTIES[slider.name], "offered": slider.offered}
+            for slider in look.sliders.sliders
+        ],
+        "variations": [asdict(found) | {"offered": found.offered} for found in look.variations.variations],
     }
 
 

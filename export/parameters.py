@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from assetgen.manifest import PARTS, PATTERNS, ParameterSpec
 
@@ -23,6 +23,13 @@ SLIDERS = {
         _slider("fineness", "Fineness", "From soft spots to fine grain."),
     )
 }
+
+
+def _variation(name: str, most: str) -> ParameterSpec:
+    label = name.replace("_", " ").capitalize()
+    return _slider(
+        name, label, f"Found without labels, another in every class. Of what has a name, it changes mostly {most}."
+    )
 
 
 _TRUNCATION = ParameterSpec(
@@ -52,8 +59,15 @@ def _of_classes(classes: Sequence[str]) -> tuple[ParameterSpec, ...]:
     )  # fmt: skip
 
 
-def parameters_of_model(classes: Sequence[str], sliders: Sequence[str]) -> tuple[ParameterSpec, ...]:
-    """Parameters of a texture model, in the order of a form; ``sliders`` are names in ``SLIDERS``."""
+def parameters_of_model(
+    classes: Sequence[str], sliders: Sequence[str], variations: Mapping[str, str] | None = None
+) -> tuple[ParameterSpec, ...]:
+    """Parameters of a texture model, in the order of a form.
+
+    Args:
+        sliders: names in ``SLIDERS``.
+        variations: by name, what each changes most.
+    """
     return (
         *_of_classes(classes),
         _TRUNCATION,
@@ -90,4 +104,5 @@ def parameters_of_model(classes: Sequence[str], sliders: Sequence[str]) -> tuple
             "Mix", default="all", values=("all", *PARTS),
         ),
         *(SLIDERS[name] for name in sliders),
+        *(_variation(name, most) for name, most in (variations or {}).items()),
     )  # fmt: skip

@@ -27,6 +27,7 @@ from export.graph import OUTPUTS, MaterialGraph, parts_of_layers
 from export.networks import graph_from_runs, read_runs
 from export.onnx_from_module import OPSET, onnx_from_module
 from export.sliders import Effort, Slider, Sliders
+from export.variations import Variation, Variations, VariationSettings
 from tests.helpers.tiny_runs import TEXTURE
 
 NO_SLIDERS = Effort(samples=0)
@@ -298,16 +299,49 @@ def test_a_package_offers_mixing_and_the_sliders_that_were_found(runs, tmp_path,
     found = Sliders(
         (Slider("warmth", 0.5, 1.0, 0.9, 0.9, 7.0), Slider("tint", 0.5, 0.5, 0.9, 0.9, 7.0)), torch.ones(2, 2, 16)
     )
+    variations = Variations(
+        (
+            Variation("variation_1", "sefa", 1.0, 1.0, 0.5, "tint", 0.5),
+            Variation("variation_2", "sefa", 5.0, 1.0, 0.5, "contrast", 0.5),
+        ),
+        torch.tensor([2.0, 3.0])[:, None, None].expand(2, 2, 16),
+    )
+    given = []
     monkeypatch.setattr(package_from_runs, "find_sliders", lambda *_: found)
-    package(runs, tmp_path / "tiny-real")
+    monkeypatch.setattr(package_from_runs, "find_variations", lambda *asked: given.extend(asked[3:]) or variations)
+    asked = VariationSettings(2, "sefa")
+    package(runs, tmp_path / "tiny-real", effort=Effort(samples=32), variations=asked)
+    assert [slider.name for slider in given[0].sliders] == ["warmth"]
+    assert given[1] == asked
     manifest = verify_package(tmp_path / "tiny-real").manifest
     texture.check(verify_package(tmp_path / "tiny-real"))
-    assert [spec.name for spec in manifest.inputs[-3:]] == ["z_2", "mix", "warmth"]
+    assert [spec.name for spec in manifest.inputs[-4:]] == ["z_2", "mix", "warmth", "variation_2"]
     assert {"mix_seed", "mix", "mix_part", "warmth"} <= {spec.name for spec in manifest.parameters}
+    assert manifest.parameters[-1].description.endswith("changes mostly contrast.")
     assert "tint" not in {spec.name for spec in manifest.parameters}
     offered = {entry["name"]: entry["offered"] for entry in manifest.provenance["sliders"]}
     assert offered == {"warmth": True, "tint": False}
     assert manifest.provenance["sliders"][0]["effect"] == 7.0
+    assert [entry["offered"] for entry in manifest.provenance["variations"]] == [False, True]
+    requests = [entry["request"] for entry in golden.load(verify_package(tmp_path / "tiny-real"))["requests"]]
+    assert [{"warmth", "variation_2"} & set(request["parameters"]) for request in requests[3:]] == [
+        {"warmth"},
+        {"variation_2"},
+    ]
+    assert "| `variation_2` | sefa |" in (tmp_path / "tiny-real" / "MODEL_CARD.md").read_text()
+
+
+def test_who_looks_for_no_sliders_gets_no_variations(exported):
+    manifest = verify_package(exported).manifest
+    assert not [spec for spec in manifest.inputs if spec.role == "slider"]
+    assert manifest.provenance["variations"] == []
+
+
+def test_wrong_variations_are_refused(runs, tmp_path):
+    arguments = [str(runs[0]), "--detail", str(runs[1]), "-o", str(tmp_path / "p")]
+    for option in (["--variations", "-1"], ["--variation-method", "pca"]):
+        with pytest.raises(ConfigInvalid, match=option[1]):
+            cli.main([*arguments, *option])
 
 
 def test_too_few_samples_for_sliders_are_refused(runs, tmp_path):

@@ -10,7 +10,7 @@ from assetgen.package import verify_package
 from assetgen.runtime import open_session
 from assetgen.store import bundled_models_folder
 from assetgen.types import Encoding, OutputSpec, Request
-from export.properties import PROPERTIES, measure
+from export.properties import PROPERTIES, lab, measure
 
 FOLDERS = sorted(path for path in bundled_models_folder().iterdir() if (path / "manifest.json").is_file())
 EDGE_PX = 128
@@ -33,6 +33,14 @@ def sliders(package):
     return [spec.name for spec in package.manifest.inputs if spec.role == "slider"]
 
 
+def named(package):
+    return [name for name in sliders(package) if name in PROPERTIES]
+
+
+def variations(package):
+    return [name for name in sliders(package) if name not in PROPERTIES]
+
+
 def inputs(package, label=0, seed=1, **parameters):
     manifest = package.manifest
     asked = {"class": manifest.classes[label].name} | parameters
@@ -45,13 +53,13 @@ def color(package, session, *args, **parameters):
 
 
 def test_most_properties_have_a_slider(package):
-    assert len(sliders(package)) >= 4
-    assert set(sliders(package)) <= set(PROPERTIES)
+    assert len(named(package)) >= 4
+    assert all(name.startswith("variation_") for name in variations(package))
 
 
 def test_every_slider_moves_its_property_all_the_way(package, session):
     """On average over some classes and seeds every half step rises; at the ends that holds for each of them."""
-    for name in sliders(package):
+    for name in named(package):
         series = []
         for label, seed in ((1, 1), (5, 2), (8, 3), (11, 4)):
             pictures = [color(package, session, label, seed, **{name: stop}) for stop in STOPS]
@@ -59,6 +67,22 @@ def test_every_slider_moves_its_property_all_the_way(package, session):
             series.append(measure(texels)[:, list(PROPERTIES).index(name)].numpy())
         assert (np.diff(np.mean(series, axis=0)) > 0).all(), (name, series)
         assert all(values[4] > values[0] for values in series), (name, series)
+
+
+def test_every_variation_changes_more_the_further_it_is_moved(package, session):
+    """At full more than halfway, both ways, and more between the ends than from the middle; so that it can be seen."""
+    for name in variations(package):
+        moves = []
+        for label, seed in ((1, 1), (5, 2), (8, 3), (11, 4)):
+            pictures = [color(package, session, label, seed, **{name: stop}) for stop in STOPS]
+            texels = torch.nn.functional.avg_pool2d(torch.from_numpy(np.concatenate(pictures)) * 2 - 1, 4)
+            moves.append(lab(texels) - lab(texels[2:3]))
+        changes = torch.stack([move.norm(dim=1).mean(dim=(1, 2)) for move in moves])
+        assert (changes[:, 0] > changes[:, 1]).all(), (name, changes)
+        assert (changes[:, 4] > changes[:, 3]).all(), (name, changes)
+        assert float(changes[:, [0, 4]].mean()) > 2, (name, changes)
+        between = torch.stack([(move[4] - move[0]).norm(dim=0).mean() for move in moves])
+        assert float(between.mean()) > 1.2 * float(changes[:, [0, 4]].mean()), (name, between, changes)
 
 
 def test_neutral_sliders_and_mixing_with_oneself_change_no_byte(package, session):
@@ -120,4 +144,6 @@ def test_sliders_keep_their_range(package):
 def test_the_figures_of_every_slider_are_kept(package):
     figures = {entry["name"]: entry for entry in package.manifest.provenance["sliders"]}
     assert list(figures) == list(PROPERTIES)
-    assert [name for name, entry in figures.items() if entry["offered"]] == sliders(package)
+    assert [name for name, entry in figures.items() if entry["offered"]] == named(package)
+    found = package.manifest.provenance["variations"]
+    assert [entry["name"] for entry in found if entry["offered"]] == variations(package)
