@@ -123,10 +123,13 @@ class CycleganGenerator(nn.Module):
         self.ups = nn.ModuleList(PaddedConv(b, a, 3, padding=padding, bias=False) for a, b in reversed(sizes))
         self.norms = nn.ModuleList(norm(channels) for channels in (width, 2 * width, 4 * width, 2 * width, width))
         self.color = PaddedConv(width, config.channels, 7, padding=padding)
+        self.through = nn.Conv2d(config.channels, config.channels, 1, bias=False)
         initialise(self)
+        nn.init.eye_(self.through.weight[:, :, 0, 0])
 
     def forward(self, x: Tensor) -> Tensor:
         check_edges(x, self.config.channels)
+        given = x
         first, *rest = self.norms
         x = F.relu(first(self.enter(x)))
         for down, norm in zip(self.downs, rest[:2], strict=True):
@@ -135,7 +138,7 @@ class CycleganGenerator(nn.Module):
             x = block(x)
         for up, norm in zip(self.ups, rest[2:], strict=True):
             x = F.relu(norm(up(nearest_up(x))))
-        return torch.tanh(self.color(x))
+        return torch.tanh(self.color(x) + self.through(given))
 
 
 class PatchDiscriminator(nn.Module):

@@ -99,10 +99,13 @@ class StarganGenerator(nn.Module):
         self.ups = nn.ModuleList(PaddedConv(b, a, 3, padding=padding, bias=False) for a, b in reversed(sizes))
         self.up_norms = nn.ModuleList(AdaptiveNorm(a, style) for a, _ in reversed(sizes))
         self.color = PaddedConv(width, config.channels, 7, padding=padding)
+        self.through = nn.Conv2d(config.channels, config.channels, 1, bias=False)
         initialise(self)
+        nn.init.eye_(self.through.weight[:, :, 0, 0])
 
     def forward(self, x: Tensor, class_weights: Tensor) -> Tensor:
         check_edges(x, self.config.channels)
+        given = x
         style = F.relu(self.mapping(F.relu(self.embed(class_weights))))
         for conv, norm in zip([self.enter, *self.downs], self.norms, strict=True):
             x = F.relu(norm(conv(x)))
@@ -110,7 +113,7 @@ class StarganGenerator(nn.Module):
             x = block(x, style)
         for up, norm in zip(self.ups, self.up_norms, strict=True):
             x = F.relu(norm(up(nearest_up(x)), style))
-        return torch.tanh(self.color(x))
+        return torch.tanh(self.color(x) + self.through(given))
 
 
 class StarganDiscriminator(nn.Module):

@@ -24,15 +24,20 @@ BENCH_S = 30.0
 RECIPES = Path(__file__).parent / "recipes"
 # Names of recipes in that folder; the plain texture recipe is the StyleGAN of this product.
 FAMILIES = ("vanilla", "dcgan", "conditional", "wgan-gp", "progressive", "biggan")
+STYLES = ("cyclegan", "cut", "fastcut", "stargan")
 
 
 def main(argv: list[str]) -> int:
     """Run ``assetgen train`` with the arguments after it; returns the exit status."""
     bench = argv[:1] == ["bench"]
     arguments = _parser().parse_args(argv[1:] if bench else argv)
-    if arguments.family and (arguments.recipe or arguments.what != "texture"):
-        raise ConfigInvalid("--family names a recipe for texture; it goes neither with --recipe nor with detail")
-    name = arguments.family or arguments.what
+    allowed = {"texture": FAMILIES, "style": STYLES}.get(arguments.what, ())
+    if arguments.family and (arguments.recipe or arguments.family not in allowed):
+        raise ConfigInvalid(
+            f"--family {arguments.family} names a recipe; it goes neither with --recipe nor with {arguments.what}",
+            hint=f"texture has {', '.join(FAMILIES)}; style has {', '.join(STYLES)}",
+        )
+    name = arguments.family or ("fastcut" if arguments.what == "style" else arguments.what)
     arguments.run = arguments.run or Path("runs") / name
     arguments.recipe = arguments.recipe or RECIPES / f"{name}.toml"
     if arguments.minutes is not None and arguments.minutes <= 0:
@@ -63,7 +68,8 @@ def _run(arguments: argparse.Namespace, device: str, *, bench: bool) -> None:
     from assetgen.training.runlog import EVENTS, STATISTICS, read_lines
 
     say = print if parallel.rank() == 0 else _nothing
-    task, counts = (_texture_task if arguments.what == "texture" else _detail_task)(arguments, device)
+    make = {"texture": _texture_task, "detail": _detail_task, "style": _style_task}[arguments.what]
+    task, counts = make(arguments, device)
     _have_teacher(task, arguments)
     if arguments.dry_run:
         say(json.dumps({"recipe": asdict(task.recipe), "pictures": counts}, indent=1))
@@ -110,12 +116,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a network on a training file. With bench before the rest: measure what minutes will buy.",
     )
     parser.add_argument(
-        "what", choices=["texture", "detail"], help="base colours by class, or texels and maps from them"
+        "what",
+        choices=["texture", "detail", "style"],
+        help="base colours by class, texels and maps from them, or pictures of one class into another",
     )
     parser.add_argument("--data", type=Path, required=True, help="training file made by assetgen data pack")
     parser.add_argument("--run", type=Path, help="run folder (runs/texture or runs/detail)")
     parser.add_argument(
-        "--family", choices=FAMILIES, help="for texture: another family of GANs, with a recipe of its own"
+        "--family",
+        choices=FAMILIES + STYLES,
+        help="for texture: another family of GANs; for style: the method (fastcut); each has a recipe of its own",
     )
     parser.add_argument("--recipe", type=Path, help="TOML file; see docs/training.md")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
@@ -202,6 +212,20 @@ def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapp
     facts = _facts(arguments.data, [item for item in items if item.id in names], classes)
     counts = Counter(classes[entry.label] if entry.label >= 0 else "other" for entry in sets)
     return DetailTask(recipe, classes, sets, validation, facts, device), counts
+
+
+def _style_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:
+    from assetgen.training.star import StarTask
+    from assetgen.training.style import StyleTask
+    from assetgen.training.style_batches import domains_from_items
+    from assetgen.training.style_recipe import StyleRecipe
+
+    recipe = _recipe(arguments, StyleRecipe)
+    items = tiles.load(arguments.data, classes=recipe.domains, min_contrast=recipe.min_contrast)
+    reals, held_out = (domains_from_items(items, recipe, split) for split in ("train", "validation"))
+    counts = {name: len(pictures) for name, pictures in zip(reals.classes, reals.pictures, strict=True)}
+    make: Any = StarTask if recipe.method == "stargan" else StyleTask
+    return make(recipe, reals, _facts(arguments.data, items, reals.classes), device, held_out), counts
 
 
 def _recipe(arguments: argparse.Namespace, kind: Any, kind_of_families: Any = None) -> Any:

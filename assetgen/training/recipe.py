@@ -9,11 +9,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from assetgen import strictjson
 from assetgen.errors import ConfigInvalid
 from assetgen.manifest import LayoutSpec, check_layout
+
+if TYPE_CHECKING:
+    from assetgen.training.style_recipe import StyleRecipe  # it imports this file
 
 STABILITY = ("off", "warn", "act")  # watchdog.py
 FAMILY_NAMES = ("vanilla", "dcgan", "resnet", "progressive", "biggan")  # models.families.FAMILIES
@@ -256,8 +259,8 @@ def layouts_from_toml(path: Path) -> dict[str, LayoutSpec]:
     return _layouts(values["layouts"])
 
 
-AnyRecipe: TypeAlias = TextureRecipe | PictureRecipe | DetailRecipe
-RecipeType = TypeVar("RecipeType", TextureRecipe, PictureRecipe, DetailRecipe)
+AnyRecipe: TypeAlias = "TextureRecipe | PictureRecipe | DetailRecipe | StyleRecipe"
+RecipeType = TypeVar("RecipeType", TextureRecipe, PictureRecipe, DetailRecipe, "StyleRecipe")
 
 
 def recipe_from_toml(kind: type[RecipeType], path: Path, overrides: Mapping[str, Any] | None = None) -> RecipeType:

@@ -1,0 +1,83 @@
+"""Style transfer between n domains in one network: resumes exactly, learns with all it has, hears the domain."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from assetgen.errors import ConfigInvalid
+from assetgen.training import checkpoint
+from assetgen.training.checkpoint import Progress
+from assetgen.training.loop import Budget, train
+from assetgen.training.star import StarTask
+from assetgen.training.style import StyleTask
+from assetgen.training.sums import Sums
+from tests.helpers.tiny_styles import make_style_task, style_recipe
+
+SILENT = 1e9
+TOTAL = {"total_kimg": 0.012}  # 6 steps
+
+
+def tensors(run):
+    return checkpoint.load(run / "checkpoint").tensors
+
+
+def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(data, tmp_path):
+    train(tmp_path / "whole", make_style_task("stargan", data, **TOTAL), Budget(tick_s=SILENT))
+    train(tmp_path / "parts", make_style_task("stargan", data, **TOTAL), Budget(tick_s=SILENT, steps=3))
+    train(tmp_path / "parts", make_style_task("stargan", data, **TOTAL), Budget(tick_s=SILENT), resume=True)
+    whole, parts = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
+
+
+def test_training_moves_every_parameter_and_leaves_figures_and_a_sheet(data, tmp_path):
+    fresh = make_style_task("stargan", data)
+    train(tmp_path, make_style_task("stargan", data, **TOTAL), Budget(tick_s=SILENT))
+    trained = tensors(tmp_path)
+    for module, network in fresh.modules.items():
+        for key, value in network.named_parameters():
+            assert not torch.equal(trained[f"{module}.{key}"], value), f"{module}.{key}"
+    (sheet,) = tmp_path.glob("sheet-*.png")
+    with Image.open(sheet) as picture:
+        assert picture.width == 3 * 130  # before, and each of two domains
+        assert np.asarray(picture).std() > 0
+    (line,) = [json.loads(text) for text in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert {"change.brick", "structure.metal", "cycle_error", "class_loss_real", "class_loss_fake", "r1"} <= line.keys()
+    assert 0 <= line["domain_share"] <= 1
+
+
+def test_the_domain_makes_a_difference_from_the_start(data):
+    task = make_style_task("stargan", data)
+    assert task.monitor()["label_effect"] > 1e-3
+
+
+def test_domains_come_to_be_told_apart(data):
+    task, progress = make_style_task("stargan", data, batch=8, discriminator_rate=0.01), Progress()
+    losses = []
+    for _ in range(40):
+        sums = Sums()
+        progress = task.step(progress, 0.0, sums)
+        losses.append(sums.means()["class_loss_real"])
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_a_narrower_student_comes_closer(data, tmp_path):
+    train(tmp_path, make_style_task("stargan", data, total_kimg=0.004), Budget(tick_s=SILENT))
+    task = make_style_task("stargan", data, width=2, distil=1000.0, learning_rate=0.01)
+    task.learn_from(checkpoint.load(tmp_path / "checkpoint"))
+    distances = []
+    for _ in range(15):  # of one batch
+        sums = Sums()
+        task.step(Progress(), 0.0, sums)
+        distances.append(sums.means()["distance"])
+    assert distances[-1] < 0.9 * distances[0]
+
+
+def test_each_task_sends_the_methods_of_the_other_away():
+    with pytest.raises(ConfigInvalid, match=r"cut is trained by style\.StyleTask"):
+        StarTask(style_recipe("cut"), None, {})
+    with pytest.raises(ConfigInvalid, match=r"stargan is trained by star\.StarTask"):
+        StyleTask(style_recipe("stargan"), None, {})
