@@ -104,7 +104,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a package, or a folder of packages; may be repeated (default: those that come with assetgen)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, openvino or openvino:bf16 (auto)")
     parser.add_argument("--threads", type=int, default=None, help="of the processor (one a physical core)")
 
 

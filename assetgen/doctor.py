@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from assetgen import __version__, golden
 from assetgen.errors import AssetgenError
 from assetgen.package import VerifiedPackage
-from assetgen.runtime import open_session
+from assetgen.runtime import Session, open_session, precision_of
 from assetgen.runtime.devices import describe_devices
+from assetgen.runtime.openvino import LEAST_PSNR_DB, REFERENCE_DEVICE
 from assetgen.store import Store, bundled_models_folder, open_store
+from assetgen.types import FloatArray
 
 _DISTRIBUTIONS = ("numpy", "pillow", "isal", "grpcio", "protobuf", "onnx", "torch")
 
@@ -60,6 +65,9 @@ def _devices(package: VerifiedPackage | None, say: Say) -> None:
         say(f"GPU: cuda:{device.index} {device.name}, compute {device.capability}, driver for CUDA {device.driver}")
     if report.cuda_problem:
         say(f"GPU: {report.cuda_problem}")
+    if report.openvino:
+        can = f"devices {', '.join(report.openvino_devices)}" if report.openvino_devices else "no devices"
+        say(f"OpenVINO {report.openvino}: {can}" + (f"; {report.openvino_problem}" if report.openvino_problem else ""))
     say(f"CPU: {report.cores} physical cores to use, {report.instructions}")
     if report.chosen:
         say(f"device: {report.chosen}, because: {report.reason}" + ("" if report.tested else " (not opened yet)"))
@@ -77,11 +85,17 @@ def _replays(package: VerifiedPackage, device: str, threads: int | None, say: Sa
         if recorded is None:
             say(f"model {package.manifest.id}: no golden requests to replay")
             return True
+        if precision_of(session.backend) in LEAST_PSNR_DB:
+            return _compares(package, session, recorded, threads, say)
         results = golden.replay(session, package.manifest, recorded)
         session.close()
     except AssetgenError as error:
         _tell(error, say)
         return False
+    return _judged(results, say)
+
+
+def _judged(results: Sequence[golden.GoldenResult], say: Say) -> bool:
     for result in results:
         worst = max(result.differences.values(), default=0.0)
         compared = "bytes compared" if result.bytes_compared else "another backend than recorded: within tolerance only"
@@ -89,6 +103,59 @@ def _replays(package: VerifiedPackage, device: str, threads: int | None, say: Sa
         request = result.request
         say(f"  seed {request.seed} index {request.index}: largest difference {worst:.1e}, {compared}: {verdict}")
     return not any(result.failed for result in results)
+
+
+class _Compared:
+    """Runs both of two sessions, answers for the exact one, and keeps how well the rounded one agreed."""
+
+    def __init__(self, exact: Session, rounded: Session) -> None:
+        self._sessions = exact, rounded
+        self.backend, self.device, self.reason, self.splits = exact.backend, exact.device, exact.reason, False
+        self.least_psnr_db: dict[str, float] = {}
+
+    def run(
+        self, inputs: Mapping[str, FloatArray], *, half: bool = False, owner: object = None
+    ) -> dict[str, FloatArray]:
+        """The exact session's outputs."""
+        exact, rounded = (session.run(inputs, half=half, owner=owner) for session in self._sessions)
+        for name, values in exact.items():
+            found = psnr_db(values, rounded[name])
+            self.least_psnr_db[name] = min(found, self.least_psnr_db.get(name, math.inf))
+        return exact
+
+    def join(self) -> None:
+        """Do nothing: it does not split."""
+
+    def terminate(self, owner: object = None) -> None:
+        """Stop the runs of ``owner``."""
+        for session in self._sessions:
+            session.terminate(owner)
+
+    def close(self) -> None:
+        """Close both."""
+        for session in self._sessions:
+            session.close()
+
+
+def psnr_db(expected: FloatArray, given: FloatArray) -> float:
+    """Peak signal-to-noise ratio of values in [0, 1]; infinite where they are equal, NaN counts as no signal."""
+    error = float(np.mean((expected.astype(np.float64) - given) ** 2))
+    return math.inf if error == 0 else -10 * math.log10(error) if math.isfinite(error) else -math.inf
+
+
+def _compares(
+    package: VerifiedPackage, session: Session, recorded: Mapping[str, object], threads: int | None, say: Say
+) -> bool:
+    """Replay with the same runtime in fp32, held to what was recorded, and hold ``session`` to that by PSNR."""
+    pair = _Compared(open_session(package, REFERENCE_DEVICE, threads), session)
+    exact = _judged(golden.replay(pair, package.manifest, recorded), say)
+    pair.close()
+    least_db = LEAST_PSNR_DB[precision_of(session.backend)]
+    failed = [name for name, found_db in pair.least_psnr_db.items() if found_db < least_db]
+    found = ", ".join(f"{name} {found_db:.1f} dB" for name, found_db in pair.least_psnr_db.items())
+    verdict = f"FAILED: {', '.join(failed)}" if failed else "ok"
+    say(f"  {precision_of(session.backend)} against fp32: {found}, at least {least_db:.0f} dB: {verdict}")
+    return exact and not failed
 
 
 def _tell(error: AssetgenError, say: Say) -> None:

@@ -23,6 +23,7 @@ ALLOWED = {
     "onnx": ("assetgen/policy.py", "export/"),
     "onnxscript": ("export/",),
     "onnxruntime": ("assetgen/runtime/", "export/"),
+    "openvino": ("assetgen/runtime/",),
     "torch": ("assetgen/models/", "assetgen/datasets/", "assetgen/metrics/", "assetgen/training/", "export/"),
     "safetensors": ("assetgen/metrics/", "assetgen/training/", "export/"),
 }

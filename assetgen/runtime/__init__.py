@@ -72,7 +72,8 @@ def open_session(package: VerifiedPackage, device: str = "auto", threads: int | 
 
     Args:
         package: the graph's bytes are checked against the manifest again while they are read.
-        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: CUDA if a session really opens there, else the CPU.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: CUDA if a session really opens there, else the CPU, by ONNX
+            Runtime; ``openvino`` and ``openvino:bf16``: the CPU by OpenVINO, in fp32 or bf16.
         threads: of the CPU; ``None`` means one a physical core.
 
     Raises:
@@ -80,9 +81,16 @@ def open_session(package: VerifiedPackage, device: str = "auto", threads: int | 
         ConfigInvalid: no such device name, or a number of threads below 1.
         PackageInvalid: the graph changed since it was verified, or cannot be loaded.
     """
-    from assetgen.runtime import ort
+    from assetgen.runtime import openvino, ort
 
+    if device.startswith("openvino"):
+        return openvino.open_openvino_session(package, device, threads)
     return ort.open_ort_session(package, device, threads)
+
+
+def precision_of(backend: str) -> str:
+    """Precision of the arithmetic of a session, from its ``backend``, such as ``fp32``."""
+    return backend.split("/")[2]
 
 
 def self_check(session: Session, inputs: Mapping[str, FloatArray]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from assetgen.errors import AssetgenError
 from assetgen.package import VerifiedPackage
+from assetgen.runtime import openvino
 from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
 from assetgen.runtime.ort import CUDA_PROVIDER, import_onnxruntime, installed_distributions, open_ort_session
@@ -26,6 +27,9 @@ class DeviceReport:
         reason: why that one, or what is broken.
         hint: what to do when ``chosen`` is empty.
         tested: whether a session was really opened there.
+        openvino: version of OpenVINO, empty when it is absent.
+        openvino_devices: devices to be had by their names through it; ``auto`` takes none of them.
+        openvino_problem: why one of them, or all, cannot be had.
     """
 
     installed: Mapping[str, str]
@@ -38,6 +42,9 @@ class DeviceReport:
     reason: str = ""
     hint: str = ""
     tested: bool = False
+    openvino: str = ""
+    openvino_devices: tuple[str, ...] = ()
+    openvino_problem: str = ""
 
 
 def describe_devices(package: VerifiedPackage | None = None) -> DeviceReport:
@@ -48,6 +55,7 @@ def describe_devices(package: VerifiedPackage | None = None) -> DeviceReport:
     """
     devices, problem = cuda_devices()
     report = DeviceReport(installed_distributions(), tuple(devices), problem, usable_cores(), instruction_family())
+    report = _with_openvino(report)
     try:
         providers = tuple(import_onnxruntime().get_available_providers())
         report = replace(report, providers=providers)
@@ -62,3 +70,14 @@ def describe_devices(package: VerifiedPackage | None = None) -> DeviceReport:
     if not devices:
         return replace(report, chosen="cpu", reason=problem)
     return replace(report, chosen=f"cuda:0 {devices[0].name}", reason="a CUDA device is there; not opened yet")
+
+
+def _with_openvino(report: DeviceReport) -> DeviceReport:
+    version = openvino.installed_version()
+    if not version:
+        return report
+    try:
+        names, problem = openvino.usable_devices()
+    except AssetgenError as error:
+        return replace(report, openvino=version, openvino_problem=error.message)
+    return replace(report, openvino=version, openvino_devices=names, openvino_problem=problem)

@@ -92,7 +92,8 @@ def open_ort_session(package: VerifiedPackage, device: str = "auto", threads: in
     """Load a package's graph; see ``runtime.open_session``."""
     match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]{1,3}))?", device)
     if match is None:
-        raise ConfigInvalid(f"device {device!r:.80} is not allowed; use auto, cpu, cuda or cuda:N", field="device")
+        allowed = "auto, cpu, cuda or cuda:N, openvino or openvino:bf16"
+        raise ConfigInvalid(f"device {device!r:.80} is not allowed; use {allowed}", field="device")
     if threads is not None and not 1 <= threads <= 1024:
         raise ConfigInvalid(f"threads: {threads} is not allowed; use 1 to 1024", field="threads")
     ort = import_onnxruntime()

@@ -1,0 +1,326 @@
+"""OpenVINO behind the session protocol: on the CPU in fp32 or bf16, by choice; imports openvino only when called.
+
+Differs from ONNX Runtime: every size is compiled for itself at its first run, so that the bytes of a size never depend
+on what ran before; a compiled size is a quarter to a third faster than one graph for all sizes. In bf16, what follows
+from the latent alone is computed in fp32.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from assetgen.errors import Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
+from assetgen.manifest import SPATIAL_ROLES, Manifest
+from assetgen.package import VerifiedPackage
+from assetgen.runtime.cpu import instruction_family, usable_cores
+from assetgen.runtime.latent_part import cut_latent_part
+from assetgen.types import FloatArray
+
+# Device name to the precision of the arithmetic, as OpenVINO calls it; inputs and outputs are fp32 always.
+DEVICES = {"openvino": "f32", "openvino:bf16": "bf16"}
+REFERENCE_DEVICE = "openvino"
+# Least PSNR of every output against REFERENCE_DEVICE, by precision: what is only rounded stays above, what is broken
+# comes out below 30. The starter package's outputs have 45 dB and more, half of them more than 55.
+LEAST_PSNR_DB = {"bf16": 40.0}
+SIZES_KEPT = 4
+# A larger size gives its scratch memory back when another one runs; a smaller one would lose more time than it frees.
+SCRATCH_KEPT_PX = 1 << 20
+INSTALL = "Install it: pip install 'assetgen[openvino]'"
+# Any of these multiplies bf16 natively; OpenVINO says BF16 of every AVX-512 processor, and of the others emulates it.
+_BF16_FLAGS = frozenset(["avx512_bf16", "amx_bf16", "avx_ne_convert"])
+
+Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(eq=False)
+class _Run:
+    """One call of ``run``: whose it is, and whether it was stopped; ``request`` is set while the graph computes."""
+
+    owner: object
+    stopped: bool = False
+    request: Any = None
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """The graph for one size; ``latent`` computes the first inputs of ``request``, where the graph was cut."""
+
+    graph: Any
+    request: Any
+    pixels: int
+    latent: Any = None
+
+
+class OpenVinoSession:
+    """A graph loaded by OpenVINO; ``run`` may be called from several threads, one computes at a time."""
+
+    device = "cpu"
+    reason = "asked for"
+    splits = False
+
+    def __init__(
+        self, core: Any, model: Any, settings: Mapping[str, Any], openvino: ModuleType, backend: str, spatial: Set[str]
+    ) -> None:
+        self._core = core
+        # Cut in fp32, the graph would give the same numbers no sooner.
+        parts = cut_latent_part(openvino, model, spatial) if settings["INFERENCE_PRECISION_HINT"] != "f32" else None
+        self._latent: Any = parts[0] if parts else None
+        self._picture: Any = parts[1] if parts else model
+        self._latent_request: tuple[dict[str, tuple[int, ...]], Any] = ({}, None)
+        self._settings = settings
+        self._openvino = openvino
+        self._compiled: OrderedDict[Shapes, _Compiled] = OrderedDict()
+        self._last: _Compiled | None = None
+        self._runs: set[_Run] = set()
+        self._turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._input_names = {port.any_name for port in model.inputs}
+        self._output_names = [port.any_name for port in model.outputs]
+        self.backend = backend
+
+    def run(
+        self, inputs: Mapping[str, FloatArray], *, half: bool = False, owner: object = None
+    ) -> dict[str, FloatArray]:
+        """Run the graph once, after the runs that other threads began; raises Cancelled if ``terminate`` was called."""
+        if half:
+            raise RuntimeError("run() by halves of a session that does not split")
+        run = _Run(owner)
+        with self._lock:
+            self._runs.add(run)
+        try:
+            with self._turn:
+                return self._run(run, inputs)
+        finally:
+            with self._lock:
+                self._runs.discard(run)
+
+    def join(self) -> None:
+        """Do nothing: it never splits."""
+
+    def terminate(self, owner: object = None) -> None:
+        """Stop the runs of ``owner`` under way, from another thread; honoured between nodes, not inside one."""
+        with self._lock:
+            for run in self._runs:
+                if run.owner is owner:
+                    run.stopped = True
+                    if run.request is not None:
+                        run.request.cancel()
+
+    def close(self) -> None:
+        """Free the graph once the run under way has ended; a later ``run`` raises RuntimeError."""
+        with self._turn:
+            self._closed = True
+            self._compiled.clear()
+            self._last = self._latent = self._picture = None
+            self._latent_request = ({}, None)
+
+    def prepare(self, shapes: Shapes) -> None:
+        """Compile the graph for inputs of these shapes, as the first run of them would."""
+        with self._turn:
+            self._at(shapes)
+
+    def _run(self, run: _Run, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        if self._closed:
+            raise RuntimeError("run() of a session that was closed")
+        try:
+            self._check(inputs)
+            compiled = self._at(tuple(sorted((name, values.shape) for name, values in inputs.items())))
+            request, feeds = compiled.request, dict(inputs)
+            if compiled.latent is not None:
+                compiled.latent.infer(_of(compiled.latent, feeds), share_inputs=True)
+                feeds |= {f"cut_{n}": tensor.data for n, tensor in enumerate(compiled.latent.output_tensors)}
+            with self._lock:  # so that a stop comes either before the start, and is seen, or after it
+                if not run.stopped:
+                    request.start_async(_of(request, feeds), share_inputs=True)
+                    run.request = request
+            if run.request is not None:  # one that was stopped, too, so that the next run finds it idle
+                request.wait()
+        except (RuntimeError, TypeError, ValueError) as error:
+            if not run.stopped:
+                raise InternalError(f"{self.backend}: the graph failed: {_reason(error)}") from error
+        finally:
+            with self._lock:  # the request is the next run's now, which a late stop must not meet
+                run.request = None
+        if run.stopped:
+            raise Cancelled("the run was stopped on request")
+        return {name: request.get_tensor(name).data.copy() for name in self._output_names}
+
+    def _check(self, inputs: Mapping[str, FloatArray]) -> None:
+        """OpenVINO itself would convert other types, and keep the last value of an input that is not given."""
+        if inputs.keys() != self._input_names:
+            raise ValueError(f"the inputs are {sorted(inputs)}, expected {sorted(self._input_names)}")
+        for name, values in inputs.items():
+            if values.dtype != np.float32:
+                raise ValueError(f"input {name!r} is {values.dtype}, expected float32")
+
+    def _at(self, shapes: Shapes) -> _Compiled:
+        """The graph for these shapes, compiled if need be."""
+        found = self._compiled.get(shapes)
+        if self._last is not None and self._last is not found and self._last.pixels > SCRATCH_KEPT_PX:
+            self._last.graph.release_memory()
+        if found is None:
+            while len(self._compiled) >= SIZES_KEPT:
+                self._compiled.popitem(last=False)
+            found = self._compiled[shapes] = self._compile(dict(shapes))
+        self._compiled.move_to_end(shapes)
+        self._last = found
+        return found
+
+    def _compile(self, shapes: dict[str, tuple[int, ...]]) -> _Compiled:
+        latent = None
+        if self._latent is not None:
+            latent = self._latent_for({port.any_name: shapes[port.any_name] for port in self._latent.inputs})
+            shapes |= {f"cut_{n}": tuple(tensor.shape) for n, tensor in enumerate(latent.output_tensors)}
+        graph = self._compile_part(self._picture, shapes, self._settings)
+        pixels = max(int(np.prod(list(port.shape)[2:])) for port in graph.outputs)
+        return _Compiled(graph, graph.create_infer_request(), pixels, latent)
+
+    def _latent_for(self, shapes: dict[str, tuple[int, ...]]) -> Any:
+        """The request of the latent part, which is the same for pictures of all sizes."""
+        if self._latent_request[0] != shapes:
+            exact = {**self._settings, "INFERENCE_PRECISION_HINT": "f32"}
+            self._latent_request = shapes, self._compile_part(self._latent, shapes, exact).create_infer_request()
+        return self._latent_request[1]
+
+    def _compile_part(self, part: Any, shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Any]) -> Any:
+        model = part.clone()
+        named = {port.any_name: self._openvino.PartialShape(list(shapes[port.any_name])) for port in model.inputs}
+        model.reshape(named)
+        return self._core.compile_model(model, "CPU", dict(settings))
+
+
+def open_openvino_session(package: VerifiedPackage, device: str, threads: int | None = None) -> OpenVinoSession:
+    """Load a package's graph and compile it for its smallest size; see ``runtime.open_session``.
+
+    Args:
+        device: ``openvino`` for fp32, ``openvino:bf16``.
+    """
+    if device not in DEVICES:
+        raise ConfigInvalid(f"device {device!r:.80} is not allowed; use {' or '.join(DEVICES)}", field="device")
+    if threads is not None and not 1 <= threads <= 1024:
+        raise ConfigInvalid(f"threads: {threads} is not allowed; use 1 to 1024", field="threads")
+    openvino = import_openvino()
+    graph = package.read(package.manifest.graph)
+    core = openvino.Core()
+    if device == "openvino:bf16" and (problem := _bf16_problem(core)):
+        raise RuntimeMissing(f"device {device!r}: {problem}", hint="Use cpu or openvino, which compute in fp32.")
+    threads = threads or usable_cores()
+    settings = {
+        "INFERENCE_PRECISION_HINT": DEVICES[device],
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # pinned threads wait for their core while the engine beside us has it
+    }
+    precision = device.partition(":")[2] or "fp32"
+    backend = f"openvino-{_version(openvino)}/cpu/{precision}/{_kernels(precision)}/threads{threads}"
+    try:
+        spatial = {spec.name for spec in package.manifest.inputs if spec.role in SPATIAL_ROLES}
+        session = OpenVinoSession(core, core.read_model(graph), settings, openvino, backend, spatial)
+        session.prepare(_smallest(package.manifest))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise PackageInvalid(
+            f"{package.manifest.id}: openvino {_version(openvino)} cannot load the graph: {_reason(error)}",
+            hint="Check the package with `assetgen doctor`, or use the device cpu.",
+        ) from error
+    return session
+
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO; raises RuntimeMissing, with the command that installs it, if absent or broken.
+
+    Importing it tells its makers so over the network, and writes into the home folder, by the package
+    ``openvino_telemetry``; where that package cannot be imported it does neither.
+    """
+    hidden = "openvino_telemetry"
+    hide = hidden not in sys.modules
+    if hide:
+        sys.modules[hidden] = ModuleType(hidden)
+    try:
+        openvino = importlib.import_module("openvino")
+    except ImportError as error:
+        if not installed_version():
+            raise RuntimeMissing("openvino is not installed", hint=INSTALL) from error
+        raise RuntimeMissing(
+            f"openvino is installed but does not load: {error}",
+            hint="Repair it: pip install --force-reinstall --no-deps openvino",
+        ) from error
+    finally:
+        if hide:
+            del sys.modules[hidden]
+    return openvino
+
+
+def installed_version() -> str:
+    """Version of the distribution, without importing it; empty when it is absent."""
+    try:
+        return importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def usable_devices() -> tuple[tuple[str, ...], str]:
+    """Names of the devices that OpenVINO really has here, and when one is lacking why; raises RuntimeMissing."""
+    problem = _bf16_problem(import_openvino().Core())
+    return tuple(name for name in DEVICES if not (problem and name == "openvino:bf16")), problem
+
+
+def _bf16_problem(core: Any) -> str:
+    """Why bf16 is of no use here; empty if it is."""
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "OpenVINO has no bf16 on this processor"
+    flags = _processor_flags()
+    return "this processor has no bf16, OpenVINO would emulate it" if flags and not flags & _BF16_FLAGS else ""
+
+
+def _processor_flags() -> frozenset[str]:
+    """What Linux says the processor can do; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    return frozenset(text.partition("flags")[2].partition("\n")[0].split())
+
+
+def _kernels(precision: str) -> str:
+    """The instruction family; in bf16 also whether there are matrix units, whose kernels add up in another order."""
+    matrix_units = precision == "bf16" and "amx_bf16" in _processor_flags()
+    return instruction_family() + ("-amx" if matrix_units else "")
+
+
+def _version(openvino: ModuleType) -> str:
+    return str(openvino.__version__).partition("-")[0]
+
+
+def _smallest(manifest: Manifest) -> Shapes:
+    """Shapes of the inputs of one asset of the smallest size."""
+    edge_px = manifest.size.min_px
+    shapes = {}
+    for spec in manifest.inputs:
+        cells = edge_px // spec.stride_px if spec.role in SPATIAL_ROLES else 0
+        shapes[spec.name] = (1, int(spec.shape[1]), *([cells, cells] if cells else []))
+    return tuple(sorted(shapes.items()))
+
+
+def _of(request: Any, feeds: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Those of ``feeds`` that the request takes."""
+    return {port.any_name: feeds[port.any_name] for port in request.model_inputs}
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of its own that OpenVINO's message has; those before it name source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from ", "Check "))]
+    return (told or lines or [type(error).__name__])[0][:300]
