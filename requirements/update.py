@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 EXPORTS = {
     "demo.txt": ("--extra", "cpu", "--no-dev", "--group", "build"),
-    "test.txt": ("--extra", "cpu", "--extra", "export", "--group", "dev", "--group", "build"),
+    "test.txt": ("--extra", "cpu", "--extra", "openvino", "--extra", "export", "--group", "dev", "--group", "build"),
 }
 # torch is installed by its own step: which build is right (CPU, CUDA) differs between machines, and so do the hashes.
 # What only its CUDA build needs goes with it.

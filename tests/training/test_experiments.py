@@ -221,7 +221,7 @@ def test_digits_must_be_all_there():
 
 
 def test_the_digits_of_scikit_learn():
-    pytest.importorskip("sklearn", reason="needs the extra experiments: uv sync --extra experiments")
+    pytest.importorskip("sklearn", reason="DIGITS NOT TESTED: pip install scikit-learn")
     data = digits.load()
     assert data.pictures.shape == (1797, 8, 8)
     assert (float(data.pictures.min()), float(data.pictures.max())) == (-1, 1)
