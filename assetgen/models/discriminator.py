@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from assetgen.models.layers import Conv, Dense, activate
+from assetgen.models.parts import batch_deviation
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,8 @@ class Discriminator(nn.Module):
         x = activate(self.enter(F.pixel_unshuffle(x, 2)))
         for block in self.blocks:
             x = block(x)
-        x = activate(self.mix(torch.cat([x, _batch_deviation(x)], dim=1))).flatten(1)
+        x = activate(self.mix(torch.cat([x, batch_deviation(x)], dim=1))).flatten(1)
         x = activate(self.dense(x)).float()
         match = (x * self.embed[labels]).sum(dim=1) / math.sqrt(x.shape[1])
         score: Tensor = self.score(x)[:, 0] + match
         return score
-
-
-def _batch_deviation(x: Tensor, group: int = 4) -> Tensor:
-    """Mean standard deviation over groups of neighbours, as one constant channel (Karras et al. 2018).
-
-    Neighbours, since reals and fakes may come in one batch, one after the other: a group with both tells nothing.
-    """
-    n, _, h, w = x.shape
-    size = group if n % group == 0 else n
-    y = x.float().reshape(n // size, size, *x.shape[1:])
-    deviation = (y.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
-    return deviation.repeat_interleave(size)[:, None, None, None].expand(n, 1, h, w).to(x.dtype)
