@@ -214,7 +214,7 @@ def _told(
         )
     if full and finite and (acted is None or acted.rewinds == progress.rewinds):
         task.snapshot(run / f"sheet-{progress.pictures // 1000:06d}k.png")
-        save(run / "checkpoint", task, progress)
+        save(run / "checkpoint", task, acted or progress)
         if log.good:
             checkpoint.keep(run / "checkpoint", run / GOOD)
     if full:
