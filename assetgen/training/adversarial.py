@@ -182,6 +182,14 @@ class Adversary:
         return self.judge_exactly(pictures, labels)[0]
 
 
+def descend(module: nn.Module, optimiser: optim.Adam, loss: Tensor, name: str, sums: Sums) -> None:
+    """Take one step down ``loss``, by gradients that are sound; see ``sanitise``."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    sanitise(module, name, sums)
+    optimiser.step()
+
+
 def sanitise(module: nn.Module, name: str, sums: Sums) -> None:
     """Average gradients over processes, bound them, put 0 for what is no number; counts length and bad ones."""
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]

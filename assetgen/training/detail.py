@@ -24,7 +24,7 @@ from assetgen.datasets.mapsets import SCALE, MapSet
 from assetgen.models.detail import DetailConfig, DetailNetwork, Maps
 from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
 from assetgen.training import distil, losses, parallel
-from assetgen.training.adversarial import sanitise
+from assetgen.training.adversarial import descend, sanitise
 from assetgen.training.checkpoint import Checkpoint, Progress
 from assetgen.training.loop import adam, autocast, learning_rate, move_average, set_learning_rate
 from assetgen.training.recipe import DetailRecipe, recipe_from_values
@@ -132,10 +132,7 @@ class DetailTask:
             self.discriminator.requires_grad_(False)
             loss = loss + recipe.adversarial * LOSS.generator(torch.zeros(0), self._score(fake))
             self.discriminator.requires_grad_(True)
-        self.optimisers["network_adam"].zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        sanitise(self.network, "g", sums)
-        self.optimisers["network_adam"].step()
+        descend(self.network, self.optimisers["network_adam"], loss, "g", sums)
         if fools:
             self._discriminator_step(real, fake.detach(), progress.step, sums)
         move_average(self.average, self.network, recipe, progress.pictures)

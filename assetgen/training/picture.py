@@ -26,7 +26,7 @@ from assetgen.models.biggan import orthogonal_penalty
 from assetgen.models.families import FAMILIES, PictureConfig, standing_statistics
 from assetgen.models.progressive import ProgressiveDiscriminator, ProgressiveGenerator, at_stage
 from assetgen.training import batches, distil, losses, parallel
-from assetgen.training.adversarial import Adversary, Shown, anchors, sanitise
+from assetgen.training.adversarial import Adversary, Shown, anchors, descend
 from assetgen.training.augment import augment
 from assetgen.training.batches import FAKE_STREAM, Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
@@ -207,11 +207,7 @@ class PictureTask:
             loss = loss + recipe.distil * distance
         if recipe.orthogonal:
             loss = loss + recipe.orthogonal * orthogonal_penalty(self.generator)
-        adam_g = self.optimisers["generator_adam"]
-        adam_g.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        sanitise(self.generator, "g", sums)
-        adam_g.step()
+        descend(self.generator, self.optimisers["generator_adam"], loss, "g", sums)
         self.discriminator.requires_grad_(True)
 
     def _as_fakes_are(self, pictures: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from assetgen.errors import ConfigInvalid
 from assetgen.models.patches import cut_border
 from assetgen.models.stargan import StarganConfig, StarganDiscriminator, StarganGenerator
 from assetgen.training import distil, parallel
-from assetgen.training.adversarial import Adversary, Shown, sanitise
+from assetgen.training.adversarial import Adversary, Shown, descend
 from assetgen.training.batches import Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
 from assetgen.training.loop import adam, autocast, learning_rate, move_average, set_learning_rate
@@ -158,11 +158,7 @@ class StarTask:
             distance = distil.distance(self._inner(made), self._inner(wanted))
             sums.add("distance", distance)
             loss = loss + recipe.distil * distance
-        adam_g = self.optimisers["generator_adam"]
-        adam_g.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        sanitise(self.generator, "g", sums)
-        adam_g.step()
+        descend(self.generator, self.optimisers["generator_adam"], loss, "g", sums)
         self.discriminator.requires_grad_(True)
         return made.detach()
 

@@ -22,7 +22,7 @@ from assetgen import latents
 from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
 from assetgen.models.texture import TextureConfig, TextureGenerator
 from assetgen.training import batches, distil, losses, parallel
-from assetgen.training.adversarial import Adversary, Shown, anchors, sanitise
+from assetgen.training.adversarial import Adversary, Shown, anchors, descend
 from assetgen.training.augment import augment
 from assetgen.training.batches import FakeInputs, Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
@@ -154,11 +154,7 @@ class TextureTask:
             distance = distil.distance(pictures, wanted)
             sums.add("distance", distance)
             loss = loss + recipe.distil * distance
-        adam_g = self.optimisers["generator_adam"]
-        adam_g.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        sanitise(self.generator, "g", sums)
-        adam_g.step()
+        descend(self.generator, self.optimisers["generator_adam"], loss, "g", sums)
         self.discriminator.requires_grad_(True)
 
     def _paint(self, labels: Tensor, latent_seed: int, seed: int) -> Tensor:
