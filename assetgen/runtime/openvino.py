@@ -7,6 +7,7 @@ from the latent alone is computed in fp32.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import sys
@@ -213,7 +214,7 @@ def open_openvino_session(package: VerifiedPackage, device: str, threads: int | 
         raise ConfigInvalid(f"threads: {threads} is not allowed; use 1 to 1024", field="threads")
     openvino = import_openvino()
     graph = package.read(package.manifest.graph)
-    core = openvino.Core()
+    core = openvino_core()
     if device == "openvino:bf16" and (problem := _bf16_problem(core)):
         raise RuntimeMissing(f"device {device!r}: {problem}", hint="Use cpu or openvino, which compute in fp32.")
     threads = threads or usable_cores()
@@ -263,6 +264,16 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """The one core of this process, never freed; raises as ``import_openvino``.
+
+    Its CPU plug-in gives the loading thread another stack for signals and unmaps it when the last core goes, from
+    whatever thread that happens in: the next signal, such as SIGTERM, then kills the process with SIGSEGV.
+    """
+    return import_openvino().Core()
+
+
 def installed_version() -> str:
     """Version of the distribution, without importing it; empty when it is absent."""
     try:
@@ -273,7 +284,8 @@ def installed_version() -> str:
 
 def usable_devices() -> tuple[tuple[str, ...], str]:
     """Names of the devices that OpenVINO really has here, and when one is lacking why; raises RuntimeMissing."""
-    problem = _bf16_problem(import_openvino().Core())
+    import_openvino()  # a core that is kept would hide that it no longer loads
+    problem = _bf16_problem(openvino_core())
     return tuple(name for name in DEVICES if not (problem and name == "openvino:bf16")), problem
 
 

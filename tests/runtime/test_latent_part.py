@@ -17,12 +17,12 @@ SPATIAL = frozenset(["grid", "layout_0", "layout_1", "noise_0"])
 
 @pytest.fixture(scope="module")
 def whole() -> Any:
-    return openvino.import_openvino().Core().read_model(tiny_model().SerializeToString())
+    return openvino.openvino_core().read_model(tiny_model().SerializeToString())
 
 
 def computed(model: Any, feeds: dict[str, Any]) -> list[Any]:
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.import_openvino().Core().compile_model(model, "CPU", settings).create_infer_request()
+    request = openvino.openvino_core().compile_model(model, "CPU", settings).create_infer_request()
     request.infer({port.any_name: feeds[port.any_name] for port in model.inputs})
     return [tensor.data.copy() for tensor in request.output_tensors]
 

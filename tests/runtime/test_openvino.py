@@ -146,9 +146,6 @@ class Plugin:
     def __init__(self, *capabilities: str) -> None:
         self.capabilities = list(capabilities)
 
-    def Core(self) -> Plugin:
-        return self
-
     def get_property(self, device: str, name: str) -> list[str]:
         assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
         return self.capabilities
@@ -166,7 +163,7 @@ class Plugin:
     ],
 )
 def test_bf16_without_the_instructions_is_refused(package, monkeypatch, capabilities, flags, problem):
-    monkeypatch.setattr(openvino, "import_openvino", lambda: Plugin(*capabilities))
+    monkeypatch.setattr(openvino, "openvino_core", lambda: Plugin(*capabilities))
     monkeypatch.setattr(openvino, "_processor_flags", lambda: frozenset(flags))
     names, why = openvino.usable_devices()
     assert names == (("openvino",) if problem else ("openvino", "openvino:bf16"))
@@ -312,6 +309,26 @@ assert "openvino_telemetry" not in sys.modules
     ]
     assert runs[0] == runs[1] != ""
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_openvino
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals on a stack of their own")
+def test_a_signal_after_a_session_was_freed_elsewhere_does_not_kill_the_process(package):
+    code = """
+import faulthandler, os, signal, sys, threading
+from pathlib import Path
+from assetgen.package import verify_package
+from assetgen.runtime import open_session
+faulthandler.enable()
+signal.signal(signal.SIGTERM, lambda *told: print("told"))
+sessions = [open_session(verify_package(Path(sys.argv[1])), "openvino")]
+thread = threading.Thread(target=lambda: sessions.pop().close())
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    ended = subprocess.run([sys.executable, "-c", code, package.folder], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "told\n"), ended.stderr
 
 
 @needs_openvino
