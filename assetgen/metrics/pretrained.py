@@ -1,8 +1,10 @@
-"""FID and KID with the usual Inception network, through torch-fidelity, from a weights file that the user supplies."""
+"""Figures of the usual pretrained networks, FID, KID and LPIPS, from weights files that the user supplies; torch."""
 
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,33 @@ def inception_distances(fakes: ByteArray, reals: ByteArray, weights: Path, sha25
     }
 
 
+def lpips_diversity(groups: Sequence[ByteArray], weights: Path, sha256: str) -> float:
+    """Mean LPIPS (Zhang et al. 2018, AlexNet) of two pictures of the same group: the higher, the more varied.
+
+    The first half of every group is compared with the second, picture by picture.
+
+    Args:
+        groups: pictures of one size ``[n, h, w, 3]`` by class, two or more of each.
+        weights: torchvision's state of AlexNet; the linear heads come with the library ``lpips``. Nothing is fetched.
+        sha256: hex digest that the file must have, from whoever made it.
+
+    Raises:
+        ConfigInvalid: the file is missing, another, or no AlexNet. RuntimeMissing: lpips is not installed.
+    """
+    verify(weights, sha256)
+    network = _lpips(weights)
+    found = []
+    for pictures in groups:
+        half = len(pictures) // 2
+        first, second = (
+            torch.from_numpy(np.ascontiguousarray(side.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+            for side in (pictures[:half], pictures[half : 2 * half])
+        )
+        with torch.no_grad():
+            found.append(float(network(first, second).mean()))
+    return float(np.mean(found))
+
+
 def verify(weights: Path, sha256: str) -> None:
     """Raise ConfigInvalid unless the file exists and has this digest."""
     try:
@@ -82,3 +111,25 @@ def _torch_fidelity() -> Any:
             hint="pip install torch-fidelity",
         ) from error
     return torch_fidelity
+
+
+def _lpips(weights: Path) -> Any:
+    """The library's network with the trunk from ``weights``."""
+    try:
+        import lpips  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise RuntimeMissing("LPIPS needs lpips, which is not installed", hint="pip install lpips") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it calls torchvision by names that are going
+        network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    try:
+        # Digest checked, and tensors only: no code of the pickle runs.
+        state = torch.load(weights, map_location="cpu", weights_only=True)  # noqa: TID251
+        trunk = {name: state[f"features.{name.partition('.')[2]}"] for name in network.net.state_dict()}
+        network.net.load_state_dict(trunk)
+    except Exception as error:
+        raise ConfigInvalid(
+            f"{weights} holds no AlexNet: {type(error).__name__}: {error}".splitlines()[0][:300],
+            hint="give torchvision's alexnet-owt-7be5be79.pth",
+        ) from error
+    return network

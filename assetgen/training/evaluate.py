@@ -24,7 +24,7 @@ from assetgen.metrics import verdict
 from assetgen.metrics.features import SHIPPED, Instrument, load_classifier
 from assetgen.metrics.figures import Report, Subject, as_json, measure
 from assetgen.metrics.pictures import shrunk
-from assetgen.metrics.pretrained import inception_distances, verify
+from assetgen.metrics.pretrained import inception_distances, lpips_diversity, verify
 from assetgen.metrics.sheet import sheet
 from assetgen.metrics.table import table
 from assetgen.models.parts import FIRST_PX
@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         "--inception", type=Path, metavar="FILE", help="Inception weights, for FID and KID (torch-fidelity)"
     )
     model.add_argument("--inception-sha256", default="", metavar="HEX", help="digest that FILE must have")
+    model.add_argument("--alexnet", type=Path, metavar="FILE", help="AlexNet weights, for LPIPS (lpips)")
+    model.add_argument("--alexnet-sha256", default="", metavar="HEX", help="digest that FILE must have")
     model.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     model.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a picture: real, generated, nearest")
     model.set_defaults(run=_model)
@@ -147,11 +149,8 @@ def _model(arguments: argparse.Namespace) -> int:
     subject = Subject(tuple(chosen), fakes, cut[0], cut[1], train.pictures, stride_px=_stride_px(recipe))
     report = measure(subject, instrument, seed=arguments.seed, notify=lambda name: _say(f"measuring {name}"))
     judged = verdict.judge(report)
-    pretrained = _pretrained(arguments, subject) if arguments.inception else {}
-    lines = [
-        f"{name} {pair['fake']:.4g}/{pair['real']:.4g}, of Inception features, all classes"
-        for name, pair in pretrained.items()
-    ]
+    pretrained = _pretrained(arguments, subject)
+    lines = [f"{name} {pair['fake']:.4g}/{pair['real']:.4g}, all classes" for name, pair in pretrained.items()]
     notes = _notes(arguments.data, source, instrument, arguments.per_class)
     print("\n\n".join([table(report), *lines, *notes, verdict.as_text(judged)]))  # noqa: T201
     if arguments.json:
@@ -159,7 +158,7 @@ def _model(arguments: argparse.Namespace) -> int:
             "weights": _weights(arguments.model),
             "ms_per_picture": round(spent_ms, 2),
             "notes": notes,
-            "inception": pretrained,
+            "pretrained": pretrained,
             "classifier_sha256": instrument.sha256 if instrument else None,
         }
         _write_json(arguments, facts, report, judged)
@@ -169,13 +168,25 @@ def _model(arguments: argparse.Namespace) -> int:
 
 
 def _pretrained(arguments: argparse.Namespace, subject: Subject) -> dict[str, dict[str, float]]:
-    """FID and KID of generated pictures and of training crops, each against validation crops."""
-    fakes, train, held = (np.concatenate(side) for side in (subject.fakes, subject.train, subject.validation))
-    _say("measuring Inception features")
-    found = [
-        inception_distances(side, held, arguments.inception, arguments.inception_sha256) for side in (fakes, train)
-    ]
-    return {name: {"fake": found[0][name], "real": found[1][name]} for name in found[0]}
+    """Figures of networks that the user supplies, of generated pictures and of training crops.
+
+    FID and KID against validation crops, LPIPS between pictures of the same class.
+    """
+    pairs: dict[str, dict[str, float]] = {}
+    if arguments.inception:
+        _say("measuring Inception features")
+        fakes, train, held = (np.concatenate(side) for side in (subject.fakes, subject.train, subject.validation))
+        fake, real = (
+            inception_distances(side, held, arguments.inception, arguments.inception_sha256) for side in (fakes, train)
+        )
+        pairs |= {name: {"fake": fake[name], "real": real[name]} for name in fake}
+    if arguments.alexnet:
+        _say("measuring LPIPS")
+        sides = {"fake": subject.fakes, "real": subject.train}
+        pairs["lpips"] = {
+            name: lpips_diversity(side, arguments.alexnet, arguments.alexnet_sha256) for name, side in sides.items()
+        }
+    return pairs
 
 
 def _notes(data: Path, source: Source, instrument: Instrument | None, per_class: int) -> list[str]:
@@ -201,6 +212,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise ConfigInvalid(f"--seed {arguments.seed} is not allowed; use 0 to 4294967295")
     if arguments.inception:
         verify(arguments.inception, arguments.inception_sha256)
+    if arguments.alexnet:
+        verify(arguments.alexnet, arguments.alexnet_sha256)
     for path in (arguments.json, arguments.sheet):
         if path and not path.resolve().parent.is_dir():
             raise OutputUnwritable(f"{path}: its folder does not exist", hint="make the folder first")

@@ -1,6 +1,5 @@
 """Figures of pretrained networks: only with the library, only with the right weights."""
 
-import hashlib
 import sys
 from types import SimpleNamespace
 
@@ -8,7 +7,8 @@ import numpy as np
 import pytest
 
 from assetgen.errors import ConfigInvalid, RuntimeMissing
-from assetgen.metrics.pretrained import inception_distances
+from assetgen.metrics.pretrained import inception_distances, lpips_diversity
+from tests.helpers.alexnet import digest, lpips_of_mean_differences, write_alexnet
 from tests.metrics.synthetic import waves
 
 
@@ -17,10 +17,6 @@ def weights(tmp_path):
     path = tmp_path / "inception.pth"
     path.write_bytes(b"weights")
     return path
-
-
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_without_the_library_the_error_says_what_to_install(weights, monkeypatch):
@@ -53,3 +49,29 @@ def test_the_library_is_given_the_pictures_and_the_checked_file_and_fetches_noth
     assert asked["kid_subset_size"] == 3
     assert len(asked["input2"]) == 4
     assert np.array_equal(asked["input1"][1].numpy(), fakes[1].transpose(2, 0, 1))
+
+
+def test_lpips_compares_halves_of_each_group(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips", lpips_of_mean_differences())
+    weights = write_alexnet(tmp_path)
+    pictures = np.zeros((4, 8, 8, 3), dtype=np.uint8)
+    same = lpips_diversity([pictures], weights, digest(weights))
+    pictures[2:] = 255
+    other = lpips_diversity([pictures, np.zeros_like(pictures)], weights, digest(weights))
+    # From -1 to 1 in one group, nothing in the other; and the trunk of the file, which adds its 3.
+    assert (same, other) == (3.0, 4.0)
+
+
+def test_lpips_without_library_or_alexnet_says_what_to_give(tmp_path, monkeypatch):
+    weights = write_alexnet(tmp_path)
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(RuntimeMissing) as caught:
+        lpips_diversity([waves(2)], weights, digest(weights))
+    assert caught.value.hint == "pip install lpips"
+    monkeypatch.setitem(sys.modules, "lpips", lpips_of_mean_differences())
+    weights.write_bytes(b"no tensors")
+    with pytest.raises(ConfigInvalid, match="holds no AlexNet") as caught:
+        lpips_diversity([waves(2)], weights, digest(weights))
+    assert "alexnet-owt" in caught.value.hint
+    with pytest.raises(ConfigInvalid, match="has the SHA-256"):
+        lpips_diversity([waves(2)], weights, "0" * 64)

@@ -15,6 +15,7 @@ from assetgen.datasets.pack import pack
 from assetgen.errors import CheckpointInvalid, ConfigInvalid, DataInvalid, OutputUnwritable, RuntimeMissing
 from assetgen.package import write_manifest
 from assetgen.training import cli, evaluate
+from tests.helpers.alexnet import digest, lpips_of_mean_differences, write_alexnet
 from tests.helpers.tiny_package import CLASSES, tiny_manifest, write_tiny_package
 from tests.helpers.tiny_runs import DETAIL, PICTURE, TEXTURE, picture, save
 
@@ -123,9 +124,20 @@ def test_inception_figures_need_the_library_and_stand_beside_those_of_reals(plac
 
     monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace(calculate_metrics=calculate_metrics))
     judge(place, "run", "--classes", "clay", "--json", str(tmp_path / "a.json"), *options)
-    known = json.loads((tmp_path / "a.json").read_text("utf-8"))["inception"]
+    known = json.loads((tmp_path / "a.json").read_text("utf-8"))["pretrained"]
     assert known["fid"]["fake"] > known["fid"]["real"]
-    assert "of Inception features" in capsys.readouterr().out
+    assert "fid " in capsys.readouterr().out
+
+
+def test_lpips_stands_beside_that_of_training_crops(place, tmp_path, monkeypatch):
+    options = ("--alexnet", str(write_alexnet(tmp_path)), "--alexnet-sha256", digest(tmp_path / "alexnet.pth"))
+    monkeypatch.setitem(sys.modules, "lpips", lpips_of_mean_differences())
+    judge(place, "run", "--classes", "clay", "--json", str(tmp_path / "a.json"), *options)
+    known = json.loads((tmp_path / "a.json").read_text("utf-8"))["pretrained"]
+    assert set(known) == {"lpips"}
+    assert known["lpips"]["fake"] != known["lpips"]["real"]
+    with pytest.raises(ConfigInvalid, match="has the SHA-256"):
+        judge(place, "run", *options[:3], "0" * 64)
 
 
 def test_data_that_the_model_did_not_learn_from_is_pointed_out(place, tmp_path, capsys):
