@@ -8,23 +8,29 @@ with Client("127.0.0.1:50051") as client:
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
-from assetgen import wire
+from assetgen import wire, wire_models
+from assetgen.attach import with_files
+from assetgen.callers import Priority
 from assetgen.describe import ModelInfo, ServerInfo
-from assetgen.errors import AssetgenError, TransferDamaged
+from assetgen.errors import AssetgenError, ConfigInvalid, TransferDamaged
 from assetgen.save import write_artifact, write_assets
 from assetgen.status import error_from_code, error_from_status
 from assetgen.types import Artifact, Event, Finished, Request
 from assetgen.v1 import asset_pb2, generation_service_pb2, model_service_pb2
 
-__all__ = ["Client", "write_artifact", "write_assets"]
+__all__ = ["Access", "Client", "Priority", "write_artifact", "write_assets"]
 
+SECURE_HINT = "use TLS: --tls, or --tls-ca with the authority of the server's certificate"
 DEFAULT_TARGET = "127.0.0.1:50051"
 CALL_TIMEOUT_S = 10.0
 _STATUS_KEY = "grpc-status-details-bin"
@@ -34,19 +40,46 @@ _SINGLE_THREADED = "SingleThreadedUnaryStream"  # grpc.experimental.ChannelOptio
 R = TypeVar("R", bound=Message)
 
 
+@dataclass(frozen=True)
+class Access:
+    """How to be let in.
+
+    Attributes:
+        token: what the server's operator gave out; empty where it asks for none.
+        tls: whether the connection is encrypted; so it is with any of the files below.
+        ca: PEM file of the authority that the server's certificate must come from; ``None``: those gRPC knows.
+        cert, key: PEM files of this client's own certificate, where the server asks for one.
+    """
+
+    token: str = field(default="", repr=False)
+    tls: bool = False
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+NO_ACCESS = Access()
+
+
 class Client:
     """A connection to one server; a context manager, usable from several threads.
 
     Args:
         target: host and port.
         timeout_s: for the calls that discover; ``generate`` takes its own deadline.
+        access: how to be let in; by default without TLS and token, as a server on this machine allows.
+
+    Raises:
+        ConfigInvalid: a file cannot be read, or a token would travel in plain text to another machine.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = CALL_TIMEOUT_S) -> None:
+    def __init__(
+        self, target: str = DEFAULT_TARGET, timeout_s: float = CALL_TIMEOUT_S, access: Access = NO_ACCESS
+    ) -> None:
         self.target = target
         self._timeout_s = timeout_s
-        # The caller's own thread reads the stream: one hand-over less for each message.
-        self._channel = grpc.insecure_channel(target, options=((_SINGLE_THREADED, 1),))
+        self._metadata = (("authorization", f"Bearer {access.token}"),) if access.token else ()
+        self._channel = _channel(target, access)
         self._generate = self._channel.unary_stream(
             "/assetgen.v1.GenerationService/Generate",
             request_serializer=generation_service_pb2.GenerateRequest.SerializeToString,
@@ -68,7 +101,7 @@ class Client:
         response = self._discover(
             "GetServerInfo", model_service_pb2.GetServerInfoRequest(), model_service_pb2.GetServerInfoResponse
         )
-        return wire.server_from_message(response)
+        return wire_models.server_from_message(response)
 
     def models(self) -> list[ModelInfo]:
         """All models, ordered by id."""
@@ -76,7 +109,7 @@ class Client:
         request = model_service_pb2.ListModelsRequest(page_size=_PAGE_SIZE)
         while True:
             page = self._discover("ListModels", request, model_service_pb2.ListModelsResponse)
-            models += [wire.model_from_message(model) for model in page.models]
+            models += [wire_models.model_from_message(model) for model in page.models]
             if not page.next_page_token:
                 return models
             request.page_token = page.next_page_token
@@ -84,9 +117,18 @@ class Client:
     def model(self, model_id: str) -> ModelInfo:
         """One model; raises ModelNotFound."""
         request = model_service_pb2.GetModelRequest(id=model_id)
-        return wire.model_from_message(self._discover("GetModel", request, model_service_pb2.GetModelResponse).model)
+        return wire_models.model_from_message(
+            self._discover("GetModel", request, model_service_pb2.GetModelResponse).model
+        )
 
-    def generate(self, request: Request, deadline_s: float | None = None) -> Iterator[Event]:
+    def generate(
+        self,
+        request: Request,
+        deadline_s: float | None = None,
+        *,
+        priority: Priority = Priority.GENERATE,
+        supersede_key: str = "",
+    ) -> Iterator[Event]:
         """Make what ``request`` asks for; closing the iterator, or leaving it by an exception, stops the work.
 
         Artifacts come whole and verified.
@@ -94,14 +136,19 @@ class Client:
         Args:
             request: checked by the server.
             deadline_s: seconds after which to give up; ``None`` leaves it to the server.
+            priority: how soon it matters; what comes does not depend on it.
+            supersede_key: names a view that shows one result at a time: a newer call with the same key ends this one,
+                with Superseded. A random UUID will do.
 
         Raises:
             AssetgenError: what the server raised, with its reason, message, field and hint.
             TransferDamaged: size or hash differ, or the stream ended too early.
             WorkerLost: the server is not there, or went away.
         """
-        message = wire.request_to_message(request)
-        call: Any = self._generate(message, timeout=deadline_s)
+        message = wire.request_to_message(with_files(request))
+        message.inline_bytes = wire.INLINE_BYTES
+        message.priority, message.supersede_key = wire.priority_to_message(priority), supersede_key
+        call: Any = self._generate(message, timeout=deadline_s, metadata=self._metadata)
         try:
             yield from _events(call)
         except grpc.RpcError as error:
@@ -116,9 +163,34 @@ class Client:
             response_deserializer=response.FromString,
         )
         try:
-            return call(request, timeout=self._timeout_s)
+            return call(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _error_of(error, self.target) from None
+
+
+def _channel(target: str, access: Access) -> grpc.Channel:
+    # The caller's own thread reads the stream: one hand-over less for each message.
+    options = ((_SINGLE_THREADED, 1),)
+    files = (access.ca, access.cert, access.key)
+    if not access.tls and not any(files):
+        if access.token and not _is_local(target):
+            raise ConfigInvalid(f"a token would travel to {target} in plain text", hint=SECURE_HINT)
+        return grpc.insecure_channel(target, options=options)
+    if (access.cert is None) != (access.key is None):
+        raise ConfigInvalid("a client's certificate and its key belong together", hint="give both, or neither")
+    try:
+        ca, cert, key = (path.read_bytes() if path else None for path in files)
+    except OSError as error:
+        raise ConfigInvalid(f"{error.filename}: cannot be read: {error.strerror}", hint=SECURE_HINT) from error
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(ca, key, cert), options=options)
+
+
+def _is_local(target: str) -> bool:
+    host = target.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or target.startswith("unix:")
 
 
 def _events(messages: Iterator[generation_service_pb2.GenerateResponse]) -> Iterator[Event]:
@@ -135,6 +207,10 @@ def _events(messages: Iterator[generation_service_pb2.GenerateResponse]) -> Iter
         elif case == "artifact":
             _check_complete(opened)
             opened, parts, missing_bytes = message.artifact, [], message.artifact.size_bytes
+        elif case == "whole":
+            _check_complete(opened)
+            yield from wire.events_from_whole(message.whole)
+            finished = True
         elif (event := wire.event_from_message(message)) is not None:
             finished = isinstance(event, Finished)
             _check_complete(opened)

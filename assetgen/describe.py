@@ -61,7 +61,11 @@ class ProfileInfo:
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """Version, limits, device and engine profiles of a server."""
+    """Version, limits, device and engine profiles of a server.
+
+    Attributes:
+        http_port: of Connect, gRPC-Web and files on HTTP/1.1; 0 without one.
+    """
 
     version: str
     min_client_version: str
@@ -70,3 +74,4 @@ class ServerInfo:
     max_edge_px: int
     max_request_bytes: int
     profiles: tuple[ProfileInfo, ...]
+    http_port: int = 0

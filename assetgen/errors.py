@@ -78,6 +78,27 @@ class QueueFull(AssetgenError):
     status = "RESOURCE_EXHAUSTED"
 
 
+class QuotaExceeded(AssetgenError):
+    """A caller asks for more than it may have."""
+
+    reason = "QUOTA_EXCEEDED"
+    status = "RESOURCE_EXHAUSTED"
+
+
+class Superseded(AssetgenError):
+    """A newer call of the same view took this one's place."""
+
+    reason = "SUPERSEDED"
+    status = "ABORTED"
+
+
+class TokenInvalid(AssetgenError):
+    """The call carries no token, or one that the server does not know."""
+
+    reason = "TOKEN_INVALID"
+    status = "UNAUTHENTICATED"
+
+
 class DeadlineTooShort(AssetgenError):
     """The deadline of a call passed, or cannot be met."""
 

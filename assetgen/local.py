@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
+from assetgen.attach import with_files
+from assetgen.callers import Priority, Terms
 from assetgen.describe import ModelInfo
 from assetgen.service import Service
 from assetgen.store import bundled_models_folder, open_store
@@ -33,7 +35,9 @@ class Maker(Protocol):
     def model(self, model_id: str) -> ModelInfo:
         """One model; raises ModelNotFound."""
 
-    def generate(self, request: Request, deadline_s: float | None = None) -> Iterator[Event]:
+    def generate(
+        self, request: Request, deadline_s: float | None = None, *, priority: Priority = Priority.GENERATE
+    ) -> Iterator[Event]:
         """Make what ``request`` asks for; closing the iterator stops the work."""
 
     def close(self) -> None:
@@ -60,9 +64,11 @@ class LocalMaker:
         """One model; raises ModelNotFound."""
         return self._service.model(model_id)
 
-    def generate(self, request: Request, deadline_s: float | None = None) -> Iterator[Event]:
+    def generate(
+        self, request: Request, deadline_s: float | None = None, *, priority: Priority = Priority.GENERATE
+    ) -> Iterator[Event]:
         """Make what ``request`` asks for; closing the iterator stops the work."""
-        return self._service.generate(request, deadline_s)
+        return self._service.generate(with_files(request), deadline_s, Terms(priority=priority))
 
     def close(self) -> None:
         """Stop the service; what is under way ends first."""

@@ -64,7 +64,7 @@ def open_store(folders: Sequence[Path]) -> Store:
     """
     packages: dict[str, VerifiedPackage] = {}
     for folder in folders:
-        for package_folder in _package_folders(folder):
+        for package_folder in package_folders(folder):
             # Installers such as uv link our own files from their cache; elsewhere a second name is a way in.
             bundled = package_folder.resolve().parent == bundled_models_folder()
             package = verify_package(package_folder, allow_hard_links=bundled)
@@ -82,11 +82,12 @@ def open_store(folders: Sequence[Path]) -> Store:
 def _check_policy(package: VerifiedPackage) -> None:
     from assetgen.policy import check_model  # here, for it imports onnx, which our own packages do not need
 
-    graph = package.manifest.graph
-    check_model(package.read(graph), package.manifest, str(package.folder / graph))
+    for graph in package.manifest.graphs.values():
+        check_model(package.read(graph), package.manifest, str(package.folder / graph))
 
 
-def _package_folders(folder: Path) -> list[Path]:
+def package_folders(folder: Path) -> list[Path]:
+    """What ``folder`` stands for: itself, or the packages in it; raises PackageInvalid if it cannot be read."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from assetgen import wire
-from assetgen.client import Client, write_assets
+from assetgen.client import Client, Priority, write_assets
 from assetgen.errors import (
     AssetgenError,
     Cancelled,
@@ -22,6 +22,7 @@ from assetgen.errors import (
     FieldInvalid,
     ModelNotFound,
     OutputUnwritable,
+    Superseded,
     TransferDamaged,
     WorkerLost,
 )
@@ -123,6 +124,18 @@ def test_closing_the_client_ends_its_calls(server):
         list(events)
 
 
+def test_a_newer_call_of_a_view_ends_the_older_and_others_go_on(client):
+    older = client.generate(SLOW, priority=Priority.PREVIEW, supersede_key="view")
+    other = client.generate(SLOW, priority=Priority.BATCH, supersede_key="another view")
+    assert isinstance(next(older), Started)
+    assert isinstance(next(other), Started)
+    assert files(client.generate(REQUEST, priority=Priority.PREVIEW, supersede_key="view"))
+    with pytest.raises(Superseded, match="newer request"):
+        list(older)
+    assert not isinstance(next(other), Finished)
+    other.close()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 def test_ctrl_c_ends_a_waiting_program_without_partial_files(server, tmp_path):
     command = [sys.executable, "-m", "assetgen", "generate", "--server", server.address, "--model", "slow"]
@@ -187,7 +200,33 @@ def test_a_sound_stream_with_events_from_the_future_is_read():
     assert kinds == [Started, Artifact, Progress, Finished]
 
 
+def test_files_that_are_no_pictures_arrive_and_are_written(tmp_path):
+    facts = {"pixel_format": None, "color_space": None, "width_px": 0, "height_px": 0}
+    sent = [
+        artifact(b"{}\n", role="sprite", name="x.json", media_type="application/json", **facts),
+        artifact(b"glTF\2\0\0\0", role="mesh", name="x.glb", media_type="model/gltf-binary", **facts),
+        artifact(b"v 0 0 0\n", role="mesh", name="x.obj", media_type="model/obj", **facts),
+    ]
+    seen = []
+    with server_that_says(*messages(STARTED, *sent, FINISHED)) as client:
+        paths = write_assets(client.generate(REQUEST), tmp_path, seen.append)
+    assert [event for event in seen if isinstance(event, Artifact)] == sent
+    assert [path.read_bytes() for path in paths] == [file.data for file in sent]
+
+
+def test_a_whole_answer_is_the_events_it_stands_for():
+    with server_that_says(wire.whole_message(STARTED, [artifact(), artifact()], FINISHED)) as client:
+        assert list(client.generate(REQUEST)) == [STARTED, artifact(), artifact(), FINISHED]
+
+
+def test_servers_that_know_no_whole_answers_are_understood(client, monkeypatch):
+    whole = list(client.generate(REQUEST))
+    monkeypatch.setattr(wire, "INLINE_BYTES", 0)
+    assert [event for event in client.generate(REQUEST) if isinstance(event, Artifact)] == whole[1:-1]
+
+
 DAMAGED = {
+    "a whole answer inside a file": [*messages(STARTED), WHOLE[0], wire.whole_message(STARTED, [], FINISHED)],
     "no end": [*messages(STARTED), *WHOLE],
     "nothing": [],
     "a file without bytes": [*messages(STARTED), WHOLE[0], *messages(FINISHED)],
@@ -196,6 +235,10 @@ DAMAGED = {
     "too many bytes": [*messages(STARTED), WHOLE[0], *messages(artifact(b"abcde"))[1:], *messages(FINISHED)],
     "bytes after the end": [*messages(STARTED), *WHOLE, WHOLE[1], *messages(FINISHED)],
     "other bytes": [*messages(STARTED), WHOLE[0], *messages(artifact(b"abce"))[1:], *messages(FINISHED)],
+    "a picture of unknown pixels": [*messages(STARTED, artifact(pixel_format=None), FINISHED)],
+    "a picture of unknown colours": [*messages(STARTED, artifact(color_space=None), FINISHED)],
+    "pixels without a size": [*messages(STARTED, artifact(width_px=0, height_px=0), FINISHED)],
+    "pixels without a height": [*messages(STARTED, artifact(height_px=0), FINISHED)],
     "another hash": [*messages(STARTED, artifact(sha256="00" * 32), FINISHED)],
 }
 

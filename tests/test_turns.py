@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assetgen import turns as turns_module
 from assetgen.turns import Ticket, Turns
 
 
@@ -124,9 +125,74 @@ def test_those_who_need_several_places_are_not_passed_by(needs):
     for thread in threads:
         thread.join()
     assert sorted(served) == list(range(len(needs)))
-    # Who is let in together may come to the list in any order; nobody comes before one who was let in earlier.
-    assert all(served.index(number) < 3 + number for number in range(len(needs)))
+    # Who is let in together may come to the list in any order; but who needs all places comes after all before it.
+    for number in (number for number, places in enumerate(needs) if places == 3):
+        assert sorted(served[: number + 1]) == list(range(number + 1))
     assert most <= 3
+    assert turns.used == 0
+
+
+def served_in_order(turns, tickets):
+    """The numbers of ``tickets``, in the order in which one place after the other lets them in."""
+    served = []
+    with turns.taken(Ticket()):
+        threads = queued(turns, tickets, served.append)
+    for thread in threads:
+        thread.join()
+    return [tickets.index(ticket) for ticket in served]
+
+
+def test_better_priorities_go_first_whenever_they_came():
+    tickets = [Ticket(priority=priority) for priority in (2, 1, 2, 0, 1, 0)]
+    assert served_in_order(Turns(1), tickets) == [3, 5, 1, 4, 0, 2]
+
+
+def test_waiting_makes_up_for_priority(monkeypatch):
+    monkeypatch.setattr(turns_module, "AGEING_S", 0.0005)
+    tickets = [Ticket(priority=2), Ticket(priority=1), Ticket(priority=0)]
+    turns, served = Turns(1), []
+    with turns.taken(Ticket()):
+        threads = queued(turns, tickets, served.append)
+        time.sleep(0.005)
+    for thread in threads:
+        thread.join()
+    assert served == tickets
+
+
+def test_short_work_passes_long_work_but_only_as_much_of_it_as_long_work_is():
+    """A ticket of cost 4 came first; three of cost 1 are done before it, not seven."""
+    tickets = [Ticket(cost=4.0, flow="long"), *(Ticket(flow="short") for _ in range(7))]
+    assert served_in_order(Turns(1), tickets).index(0) == 3
+
+
+def test_many_tickets_of_one_flow_get_no_more_than_one_of_another():
+    tickets = [*(Ticket(flow="many") for _ in range(4)), Ticket(flow="few"), Ticket(flow="few")]
+    order = served_in_order(Turns(1), tickets)
+    assert order == [0, 4, 1, 5, 2, 3]
+
+
+def test_what_a_flow_has_had_counts_until_nobody_is_there():
+    turns = Turns(1)
+    assert served_in_order(turns, [Ticket(flow="a", cost=3.0), Ticket(flow="a"), Ticket(flow="b")]) == [2, 0, 1]
+    assert served_in_order(turns, [Ticket(flow="a"), Ticket(flow="b")]) == [0, 1]
+
+
+def take(turns, ticket, served):
+    with turns.taken(ticket):
+        served.append(ticket)
+
+
+def test_reserved_places_are_for_the_first_priority_alone():
+    turns, late = Turns(2, reserved=1), threading.Event()
+    with turns.taken(Ticket(priority=1)):
+        thread = threading.Thread(target=take, args=(turns, Ticket(priority=1), []))
+        thread.start()
+        wait_for(lambda: turns.waiting == 1)
+        with turns.taken(Ticket(priority=0)):
+            assert turns.used == 2
+            late.set()
+        assert turns.waiting == 1
+    thread.join()
     assert turns.used == 0
 
 

@@ -8,9 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assetgen import errors, wire
-from assetgen.errors import AssetgenError, FieldInvalid
+from assetgen.errors import AssetgenError, FieldInvalid, TransferDamaged
 from assetgen.status import error_from_status, status_from_error
-from assetgen.types import Encoding, Finished, MapKind, NormalConvention, OutputSpec, Progress, Request, Started
+from assetgen.types import (
+    Artifact,
+    ColorSpace,
+    Encoding,
+    Finished,
+    MapKind,
+    NormalConvention,
+    OutputSpec,
+    PixelFormat,
+    Progress,
+    Request,
+    Started,
+)
 from assetgen.v1.generation_service_pb2 import GenerateRequest, GenerateResponse
 
 UINT32 = st.integers(0, 2**32 - 1)
@@ -71,6 +83,33 @@ def test_any_bytes_are_a_request_or_an_error_of_ours(data):
 def test_events_survive(event):
     (data,) = wire.event_to_messages(event)
     assert wire.event_from_message(GenerateResponse.FromString(data)) == event
+
+
+def picture(data):
+    facts = {"pixel_format": PixelFormat.R8, "color_space": ColorSpace.LINEAR, "width_px": len(data), "height_px": 1}
+    return Artifact(index=3, role="height", name="x.raw", media_type="image/x", sha256="ab" * 32, data=data, **facts)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=20_000), max_size=3))
+def test_whole_answers_are_what_protobuf_makes(contents):
+    events = [Started(7, "cd" * 32, "x"), *map(picture, contents), Finished(0.5, 0.25)]
+    data = wire.whole_message(events[0], events[1:-1], events[-1])
+    message = GenerateResponse.FromString(data)
+    assert len(data) == message.ByteSize()
+    assert list(wire.events_from_whole(message.whole)) == events
+
+
+@pytest.mark.parametrize("spoil", [lambda whole: whole.contents.append(b"x"), lambda whole: whole.contents.pop()])
+def test_whole_answers_with_other_files_than_announced_are_damaged(spoil):
+    data = wire.whole_message(Started(7, "cd" * 32, "x"), [picture(b"abc")], Finished(0.5, 0.25))
+    whole = GenerateResponse.FromString(data).whole
+    spoil(whole)
+    with pytest.raises(TransferDamaged):
+        list(wire.events_from_whole(whole))
+    whole = GenerateResponse.FromString(data).whole
+    whole.contents[0] = b"abcd"
+    with pytest.raises(TransferDamaged):
+        list(wire.events_from_whole(whole))
 
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AssetgenError)]

@@ -1,23 +1,36 @@
-"""Building, running and stopping the server; imports servicer, service, errors and grpc."""
+"""Building, running and stopping the server; imports the rest of this package, service, errors and grpc."""
 
 from __future__ import annotations
 
-import ipaddress
+import gc
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from assetgen.errors import AddressUnusable, ConfigInvalid, RuntimeMissing
+from assetgen.server.blobs import Blobs
+from assetgen.server.exchange import GENERATION_SERVICE, MAX_REQUEST_BYTES, MODEL_SERVICE, Front
 from assetgen.server.memory import keep_freed_memory
-from assetgen.server.servicer import GENERATION_SERVICE, MAX_REQUEST_BYTES, MODEL_SERVICE, handlers
-from assetgen.service import Service
+from assetgen.server.metrics import Metrics
+from assetgen.server.servicer import handlers, token_guard
+from assetgen.server.tls import TlsFiles, is_loopback, server_credentials
+from assetgen.server.tokens import TokenTable
+from assetgen.server.watch import Watch
+from assetgen.server.web import Web
+from assetgen.server.web_server import WebServer, import_uvicorn, listen
+from assetgen.service import Limits, Service
+from assetgen.store import bundled_models_folder, open_store
+from assetgen.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +41,6 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
-
 SPARE_THREADS = 16
 WAKE_S = 0.5
 
@@ -38,16 +50,70 @@ class ServerConfig:
     """How to listen.
 
     Attributes:
-        host: a loopback address; others would need TLS and a token, which this version does not have.
+        host: a loopback address; any other needs ``tls`` and ``tokens``.
         port: 0 lets the system choose.
         reflection: whether clients may list services and messages.
         preload: open all models before the server says that it is ready.
+        tls: certificates; without them the port speaks plain text.
+        tokens: file of those who may call; without it, whoever reaches the port may.
+        metrics_port: where Prometheus finds metrics, on the loopback address; 0 lets the system choose.
+        http_port: of Connect, gRPC-Web and files on HTTP/1.1, at the same host; 0 lets the system choose.
+        http_hosts, http_origins: see ``Web``.
+        blob_bytes: see ``Blobs``.
+        folders, watch_s: folders of models to look at for changes, and how often; 0 never looks.
     """
 
     host: str = "127.0.0.1"
     port: int = 50051
     reflection: bool = False
     preload: bool = True
+    tls: TlsFiles | None = None
+    tokens: Path | None = None
+    metrics_port: int | None = None
+    http_port: int | None = None
+    http_hosts: frozenset[str] = frozenset()
+    http_origins: frozenset[str] = frozenset()
+    blob_bytes: int = 256 * 2**20
+    folders: tuple[Path, ...] = ()
+    watch_s: float = 0.0
+
+
+def open_configured(settings: Mapping[str, Any]) -> tuple[Service, ServerConfig]:
+    """A service and how to serve it, from the settings of ``server/config.py``.
+
+    Raises:
+        ConfigInvalid: settings that belong together are not.
+    """
+    limits = Limits(
+        max_calls=settings["max_calls"],
+        max_held_px=int(settings["max_mpx"] * 2**20),
+        call_cap_s=settings["call_cap_s"],
+        drain_s=settings["drain_s"],
+    )
+    tls = None
+    if settings["tls_cert"] or settings["tls_key"] or settings["tls_client_ca"]:
+        if not (settings["tls_cert"] and settings["tls_key"]):
+            raise ConfigInvalid("TLS needs both a certificate and its key", hint="give --tls-cert and --tls-key")
+        client_ca = Path(settings["tls_client_ca"]) if settings["tls_client_ca"] else None
+        tls = TlsFiles(Path(settings["tls_cert"]), Path(settings["tls_key"]), client_ca)
+    folders = tuple(Path(folder) for folder in settings["models"]) or (bundled_models_folder(),)
+    config = ServerConfig(
+        settings["host"],
+        settings["port"],
+        settings["reflection"],
+        preload=not settings["lazy"],
+        tls=tls,
+        tokens=Path(settings["tokens"]) if settings["tokens"] else None,
+        metrics_port=settings["metrics_port"],
+        http_port=settings["http_port"],
+        http_hosts=frozenset(settings["http_hosts"]),
+        http_origins=frozenset(settings["http_origins"]),
+        blob_bytes=settings["blob_mb"] * 2**20,
+        folders=folders,
+        watch_s=settings["watch_s"],
+    )
+    worker = Worker(settings["device"], settings["threads"], settings["memory_mb"] * 2**20)
+    return Service(open_store(folders), worker, limits), config
 
 
 def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) -> None:
@@ -59,27 +125,68 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
         ready: called with the address, such as ``127.0.0.1:50051``, once calls are answered.
 
     Raises:
-        AddressUnusable: the address is taken, absent, or not a loopback address.
-        RuntimeMissing: reflection is wanted but not installed.
+        AddressUnusable: the address is taken, absent, or open to others without TLS and tokens.
+        ConfigInvalid: a certificate or the file of tokens is wrong.
+        RuntimeMissing: reflection or metrics are wanted but not installed.
     """
     keep_freed_memory()
+    _check_open(config)
+    tokens = TokenTable(config.tokens) if config.tokens else None
+    metrics = Metrics(service) if config.metrics_port is not None else None
+    front = Front(service, tokens, metrics)
+    with ExitStack() as beside:
+        if config.http_port is not None:
+            import_uvicorn()
+            listener = beside.enter_context(listen(config.host, config.http_port))
+            front = replace(front, blobs=Blobs(config.blob_bytes), http_port=listener.getsockname()[1])
+        else:
+            listener = None
+        server, services, health_servicer, address = _grpc_server(front, config)
+        if config.preload:
+            service.preload()
+        if metrics is not None and config.metrics_port is not None:
+            port, exporter = metrics.listen(config.metrics_port)
+            beside.callback(_close_exporter, exporter)
+            log.info("metrics on http://127.0.0.1:%d/metrics", port)
+        if listener is not None:
+            web = Web(front, config.http_hosts, config.http_origins)
+            beside.callback(WebServer(web, listener, config.tls, 4 * service.limits.max_calls).close)
+            log.info("HTTP on %s://%s:%d", "https" if config.tls else "http", config.host, front.http_port)
+        if config.watch_s and config.folders:
+            beside.callback(Watch(service, config.folders, config.watch_s, preload=config.preload).close)
+        _serve_until_stopped(service, server, health_servicer, services, lambda: ready(address))
+
+
+def _grpc_server(front: Front, config: ServerConfig) -> tuple[grpc.Server, list[str], health.HealthServicer, str]:
+    """The server, its services, what says how they are, and its address."""
     # A thread for each call that may be under way, and some to refuse the others and to answer what is quick.
-    pool = ThreadPoolExecutor(service.limits.max_calls + SPARE_THREADS, thread_name_prefix="assetgen-call")
-    server = grpc.server(pool, options=OPTIONS)
-    server.add_generic_rpc_handlers(handlers(service))
+    threads = front.service.limits.max_calls + SPARE_THREADS
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="assetgen-call")
+    guards = [token_guard(front.tokens)] if front.tokens else []
+    server = grpc.server(pool, interceptors=guards, options=OPTIONS)
+    server.add_generic_rpc_handlers(handlers(front))
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     services = [GENERATION_SERVICE, MODEL_SERVICE, health.OVERALL_HEALTH]
     if config.reflection:
         _add_reflection(server, services)
-    address = _listen(server, config)
-    if config.preload:
-        service.preload()
+    return server, services, health_servicer, _listen(server, config)
+
+
+def _serve_until_stopped(
+    service: Service,
+    server: grpc.Server,
+    health_servicer: health.HealthServicer,
+    services: list[str],
+    ready: Callable[[], None],
+) -> None:
     stop = _stop_on_signals()
+    gc.collect()
+    gc.freeze()  # what is here stays: no call shall wait until it was looked through once more
     server.start()
     for name in services:
         health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    ready(address)
+    ready()
     while not stop.wait(WAKE_S):  # without a limit, Windows would not deliver signals
         pass
     log.info("draining: %d calls under way", service.calls_under_way)
@@ -91,18 +198,30 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
     server.stop(grace=1.0).wait()  # for the last bytes, and for watchers of the health service
 
 
-def _listen(server: grpc.Server, config: ServerConfig) -> str:
-    if not 0 <= config.port <= 65535:
-        raise ConfigInvalid(f"port: {config.port} is not allowed; use 0 to 65535")
-    if not _is_loopback(config.host):
+def _check_open(config: ServerConfig) -> None:
+    """Refuse to serve whoever passes by."""
+    if not is_loopback(config.host) and not (config.tls and config.tokens):
+        missing = " and ".join(name for name, given in (("TLS", config.tls), ("a token", config.tokens)) if not given)
         raise AddressUnusable(
-            f"{config.host} is not a loopback address; without TLS and a token anybody there could use the server",
-            hint="use 127.0.0.1, and reach it from elsewhere through an SSH tunnel or a proxy with TLS",
+            f"{config.host} is not a loopback address; without {missing} anybody there could use the server",
+            hint="give --tls-cert, --tls-key and --tokens; or use 127.0.0.1 and an SSH tunnel",
             metadata={"host": config.host},
         )
+
+
+def _close_exporter(exporter: Any) -> None:
+    exporter.shutdown()
+    exporter.server_close()
+
+
+def _listen(server: grpc.Server, config: ServerConfig) -> str:
     host = f"[{config.host}]" if ":" in config.host else config.host
+    credentials = server_credentials(config.tls) if config.tls else None
     try:
-        port = server.add_insecure_port(f"{host}:{config.port}")
+        if credentials:
+            port = server.add_secure_port(f"{host}:{config.port}", credentials)
+        else:
+            port = server.add_insecure_port(f"{host}:{config.port}")
     except RuntimeError as error:
         raise AddressUnusable(
             f"cannot listen on {host}:{config.port}; the port is in use, or the address does not exist here",
@@ -110,13 +229,6 @@ def _listen(server: grpc.Server, config: ServerConfig) -> str:
             metadata={"host": config.host, "port": str(config.port)},
         ) from error
     return f"{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _add_reflection(server: grpc.Server, services: list[str]) -> None:

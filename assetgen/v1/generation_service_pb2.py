@@ -26,7 +26,7 @@ from assetgen.v1 import asset_pb2 as assetgen_dot_v1_dot_asset__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$assetgen/v1/generation_service.proto\x12\x0b\x61ssetgen.v1\x1a\x17\x61ssetgen/v1/asset.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd9\x02\n\x0fGenerateRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x11\n\x04seed\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\r\x12\x10\n\x08width_px\x18\x06 \x01(\r\x12\x11\n\theight_px\x18\x07 \x01(\r\x12@\n\nparameters\x18\x08 \x03(\x0b\x32,.assetgen.v1.GenerateRequest.ParametersEntry\x12\'\n\x06output\x18\t \x01(\x0b\x32\x17.assetgen.v1.OutputSpec\x1aN\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.assetgen.v1.ParameterValue:\x02\x38\x01\x42\x07\n\x05_seed\"\xb2\x01\n\nOutputSpec\x12\"\n\x04maps\x18\x01 \x03(\x0e\x32\x14.assetgen.v1.MapKind\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x38\n\x11normal_convention\x18\x03 \x01(\x0e\x32\x1d.assetgen.v1.NormalConvention\x12\'\n\x08\x65ncoding\x18\x04 \x01(\x0e\x32\x15.assetgen.v1.Encoding\x12\x0c\n\x04name\x18\x05 \x01(\t\"\xee\x01\n\x10GenerateResponse\x12/\n\x07started\x18\x01 \x01(\x0b\x32\x1c.assetgen.v1.GenerateStartedH\x00\x12\x31\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.assetgen.v1.GenerateProgressH\x00\x12)\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x15.assetgen.v1.ArtifactH\x00\x12\x0f\n\x05\x63hunk\x18\x04 \x01(\x0cH\x00\x12\x31\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x1d.assetgen.v1.GenerateFinishedH\x00\x42\x07\n\x05\x65vent\"F\n\x0fGenerateStarted\x12\x0c\n\x04seed\x18\x01 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\"3\n\x10GenerateProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\"o\n\x10GenerateFinished\x12-\n\nqueue_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\twork_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration2^\n\x11GenerationService\x12I\n\x08Generate\x12\x1c.assetgen.v1.GenerateRequest\x1a\x1d.assetgen.v1.GenerateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$assetgen/v1/generation_service.proto\x12\x0b\x61ssetgen.v1\x1a\x17\x61ssetgen/v1/asset.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd8\x03\n\x0fGenerateRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x11\n\x04seed\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\r\x12\x10\n\x08width_px\x18\x06 \x01(\r\x12\x11\n\theight_px\x18\x07 \x01(\r\x12@\n\nparameters\x18\x08 \x03(\x0b\x32,.assetgen.v1.GenerateRequest.ParametersEntry\x12\'\n\x06output\x18\t \x01(\x0b\x32\x17.assetgen.v1.OutputSpec\x12\x14\n\x0cinline_bytes\x18\n \x01(\r\x12\'\n\x08priority\x18\x0b \x01(\x0e\x32\x15.assetgen.v1.Priority\x12\x15\n\rsupersede_key\x18\x0c \x01(\t\x12\'\n\x08\x64\x65livery\x18\r \x01(\x0e\x32\x15.assetgen.v1.Delivery\x1aN\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.assetgen.v1.ParameterValue:\x02\x38\x01\x42\x07\n\x05_seed\"\xb2\x01\n\nOutputSpec\x12\"\n\x04maps\x18\x01 \x03(\x0e\x32\x14.assetgen.v1.MapKind\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x38\n\x11normal_convention\x18\x03 \x01(\x0e\x32\x1d.assetgen.v1.NormalConvention\x12\'\n\x08\x65ncoding\x18\x04 \x01(\x0e\x32\x15.assetgen.v1.Encoding\x12\x0c\n\x04name\x18\x05 \x01(\t\"\x9b\x02\n\x10GenerateResponse\x12/\n\x07started\x18\x01 \x01(\x0b\x32\x1c.assetgen.v1.GenerateStartedH\x00\x12\x31\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.assetgen.v1.GenerateProgressH\x00\x12)\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x15.assetgen.v1.ArtifactH\x00\x12\x0f\n\x05\x63hunk\x18\x04 \x01(\x0cH\x00\x12\x31\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x1d.assetgen.v1.GenerateFinishedH\x00\x12+\n\x05whole\x18\x06 \x01(\x0b\x32\x1a.assetgen.v1.GenerateWholeH\x00\x42\x07\n\x05\x65vent\"\xab\x01\n\rGenerateWhole\x12-\n\x07started\x18\x01 \x01(\x0b\x32\x1c.assetgen.v1.GenerateStarted\x12(\n\tartifacts\x18\x02 \x03(\x0b\x32\x15.assetgen.v1.Artifact\x12\x10\n\x08\x63ontents\x18\x03 \x03(\x0c\x12/\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1d.assetgen.v1.GenerateFinished\"F\n\x0fGenerateStarted\x12\x0c\n\x04seed\x18\x01 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\"3\n\x10GenerateProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\"o\n\x10GenerateFinished\x12-\n\nqueue_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\twork_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*M\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45LIVERY_CHUNKS\x10\x01\x12\x12\n\x0e\x44\x45LIVERY_BLOBS\x10\x02*e\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x14\n\x10PRIORITY_PREVIEW\x10\x01\x12\x15\n\x11PRIORITY_GENERATE\x10\x02\x12\x12\n\x0ePRIORITY_BATCH\x10\x03\x32^\n\x11GenerationService\x12I\n\x08Generate\x12\x1c.assetgen.v1.GenerateRequest\x1a\x1d.assetgen.v1.GenerateResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,20 +35,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST_PARAMETERSENTRY']._loaded_options = None
   _globals['_GENERATEREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_DELIVERY']._serialized_start=1464
+  _globals['_DELIVERY']._serialized_end=1541
+  _globals['_PRIORITY']._serialized_start=1543
+  _globals['_PRIORITY']._serialized_end=1644
   _globals['_GENERATEREQUEST']._serialized_start=111
-  _globals['_GENERATEREQUEST']._serialized_end=456
-  _globals['_GENERATEREQUEST_PARAMETERSENTRY']._serialized_start=369
-  _globals['_GENERATEREQUEST_PARAMETERSENTRY']._serialized_end=447
-  _globals['_OUTPUTSPEC']._serialized_start=459
-  _globals['_OUTPUTSPEC']._serialized_end=637
-  _globals['_GENERATERESPONSE']._serialized_start=640
-  _globals['_GENERATERESPONSE']._serialized_end=878
-  _globals['_GENERATESTARTED']._serialized_start=880
-  _globals['_GENERATESTARTED']._serialized_end=950
-  _globals['_GENERATEPROGRESS']._serialized_start=952
-  _globals['_GENERATEPROGRESS']._serialized_end=1003
-  _globals['_GENERATEFINISHED']._serialized_start=1005
-  _globals['_GENERATEFINISHED']._serialized_end=1116
-  _globals['_GENERATIONSERVICE']._serialized_start=1118
-  _globals['_GENERATIONSERVICE']._serialized_end=1212
+  _globals['_GENERATEREQUEST']._serialized_end=583
+  _globals['_GENERATEREQUEST_PARAMETERSENTRY']._serialized_start=496
+  _globals['_GENERATEREQUEST_PARAMETERSENTRY']._serialized_end=574
+  _globals['_OUTPUTSPEC']._serialized_start=586
+  _globals['_OUTPUTSPEC']._serialized_end=764
+  _globals['_GENERATERESPONSE']._serialized_start=767
+  _globals['_GENERATERESPONSE']._serialized_end=1050
+  _globals['_GENERATEWHOLE']._serialized_start=1053
+  _globals['_GENERATEWHOLE']._serialized_end=1224
+  _globals['_GENERATESTARTED']._serialized_start=1226
+  _globals['_GENERATESTARTED']._serialized_end=1296
+  _globals['_GENERATEPROGRESS']._serialized_start=1298
+  _globals['_GENERATEPROGRESS']._serialized_end=1349
+  _globals['_GENERATEFINISHED']._serialized_start=1351
+  _globals['_GENERATEFINISHED']._serialized_end=1462
+  _globals['_GENERATIONSERVICE']._serialized_start=1646
+  _globals['_GENERATIONSERVICE']._serialized_end=1740
 # @@protoc_insertion_point(module_scope)

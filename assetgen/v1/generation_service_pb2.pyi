@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,58 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Delivery:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delivery.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_UNSPECIFIED: _Delivery.ValueType  # 0
+    """As CHUNKS."""
+    DELIVERY_CHUNKS: _Delivery.ValueType  # 1
+    """In the stream, behind their Artifact."""
+    DELIVERY_BLOBS: _Delivery.ValueType  # 2
+    """From the server's HTTP port, by GET of Artifact.blob, for some time after the stream told of them."""
+
+class Delivery(_Delivery, metaclass=_DeliveryEnumTypeWrapper):
+    """How files come to the client."""
+
+DELIVERY_UNSPECIFIED: Delivery.ValueType  # 0
+"""As CHUNKS."""
+DELIVERY_CHUNKS: Delivery.ValueType  # 1
+"""In the stream, behind their Artifact."""
+DELIVERY_BLOBS: Delivery.ValueType  # 2
+"""From the server's HTTP port, by GET of Artifact.blob, for some time after the stream told of them."""
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """As GENERATE."""
+    PRIORITY_PREVIEW: _Priority.ValueType  # 1
+    """A person moves a slider and looks."""
+    PRIORITY_GENERATE: _Priority.ValueType  # 2
+    """A person waits for it."""
+    PRIORITY_BATCH: _Priority.ValueType  # 3
+    """A program makes many; nobody waits."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """How soon a request matters. Work of a higher priority goes first, but nothing waits for ever: waiting raises priority."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""As GENERATE."""
+PRIORITY_PREVIEW: Priority.ValueType  # 1
+"""A person moves a slider and looks."""
+PRIORITY_GENERATE: Priority.ValueType  # 2
+"""A person waits for it."""
+PRIORITY_BATCH: Priority.ValueType  # 3
+"""A program makes many; nobody waits."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
@@ -56,6 +109,10 @@ class GenerateRequest(_message.Message):
     HEIGHT_PX_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    INLINE_BYTES_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SUPERSEDE_KEY_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Model.id."""
     model_digest: _builtins.bytes
@@ -70,6 +127,18 @@ class GenerateRequest(_message.Message):
     """Width of the maps; 0 means the model's own."""
     height_px: _builtins.int
     """Height of the maps; 0 means the model's own."""
+    inline_bytes: _builtins.int
+    """The client understands GenerateWhole, and takes as many bytes of files in it; 0 means it does not. A small answer
+    then comes in one message, which saves time; the server sets a limit of its own, at most 1 MiB.
+    """
+    priority: Global___Priority.ValueType
+    """How soon it matters; unspecified counts as GENERATE."""
+    supersede_key: _builtins.str
+    """Names a view that shows one result at a time, such as a live preview; best a random UUID. When a newer request with
+    the same key arrives, this one ends with ABORTED, reason SUPERSEDED. Empty: nothing replaces it.
+    """
+    delivery: Global___Delivery.ValueType
+    """How files come. JSON clients always get BLOBS: pixels never travel as base64."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, _asset_pb2.ParameterValue]:
         """Values for Model.parameters, by name."""
@@ -90,10 +159,14 @@ class GenerateRequest(_message.Message):
         height_px: _builtins.int = ...,
         parameters: _abc.Mapping[_builtins.str, _asset_pb2.ParameterValue] | None = ...,
         output: Global___OutputSpec | None = ...,
+        inline_bytes: _builtins.int = ...,
+        priority: Global___Priority.ValueType = ...,
+        supersede_key: _builtins.str = ...,
+        delivery: Global___Delivery.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "output", b"output", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "count", b"count", "first_index", b"first_index", "height_px", b"height_px", "model_digest", b"model_digest", "model_id", b"model_id", "output", b"output", "parameters", b"parameters", "seed", b"seed", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "count", b"count", "delivery", b"delivery", "first_index", b"first_index", "height_px", b"height_px", "inline_bytes", b"inline_bytes", "model_digest", b"model_digest", "model_id", b"model_id", "output", b"output", "parameters", b"parameters", "priority", b"priority", "seed", b"seed", "supersede_key", b"supersede_key", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -152,6 +225,7 @@ class GenerateResponse(_message.Message):
     ARTIFACT_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """Next bytes of the open file: never empty, never above 1 MiB. Files do not interleave."""
     @_builtins.property
@@ -170,6 +244,10 @@ class GenerateResponse(_message.Message):
     def finished(self) -> Global___GenerateFinished:
         """Once, last."""
 
+    @_builtins.property
+    def whole(self) -> Global___GenerateWhole:
+        """Alone: all of a small answer, for clients that set GenerateRequest.inline_bytes."""
+
     def __init__(
         self,
         *,
@@ -178,16 +256,59 @@ class GenerateResponse(_message.Message):
         artifact: _asset_pb2.Artifact | None = ...,
         chunk: _builtins.bytes = ...,
         finished: Global___GenerateFinished | None = ...,
+        whole: Global___GenerateWhole | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "chunk", b"chunk", "event", b"event", "finished", b"finished", "progress", b"progress", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "chunk", b"chunk", "event", b"event", "finished", b"finished", "progress", b"progress", "started", b"started", "whole", b"whole"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "chunk", b"chunk", "event", b"event", "finished", b"finished", "progress", b"progress", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "chunk", b"chunk", "event", b"event", "finished", b"finished", "progress", b"progress", "started", b"started", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "progress", "artifact", "chunk", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "progress", "artifact", "chunk", "finished", "whole"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class GenerateWhole(_message.Message):
+    """A whole answer in one message, in place of all other events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    CONTENTS_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___GenerateStarted:
+        """As the first event would say."""
+
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Artifact]:
+        """The files."""
+
+    @_builtins.property
+    def contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The bytes of each of the files, in their order."""
+
+    @_builtins.property
+    def finished(self) -> Global___GenerateFinished:
+        """As the last event would say."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___GenerateStarted | None = ...,
+        artifacts: _abc.Iterable[_asset_pb2.Artifact] | None = ...,
+        contents: _abc.Iterable[_builtins.bytes] | None = ...,
+        finished: Global___GenerateFinished | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "contents", b"contents", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateWhole: _TypeAlias = GenerateWhole  # noqa: Y015
 
 @_typing.final
 class GenerateStarted(_message.Message):

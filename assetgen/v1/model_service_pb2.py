@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from assetgen.v1 import asset_pb2 as assetgen_dot_v1_dot_asset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61ssetgen/v1/model_service.proto\x12\x0b\x61ssetgen.v1\x1a\x17\x61ssetgen/v1/asset.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.assetgen.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.assetgen.v1.Model\"\xa2\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x12\x0f\n\x07license\x18\x07 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x08 \x03(\t\x12\"\n\x04maps\x18\t \x03(\x0e\x32\x14.assetgen.v1.MapKind\x12.\n\nparameters\x18\n \x03(\x0b\x32\x1a.assetgen.v1.ParameterSpec\x12#\n\x04size\x18\x0b \x01(\x0b\x32\x15.assetgen.v1.SizeSpec\x12\x13\n\x0bpreview_png\x18\x0c \x01(\x0c\"\x16\n\x14GetServerInfoRequest\"\xc5\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1a\n\x12min_client_version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x11\n\tmax_count\x18\x04 \x01(\r\x12\x13\n\x0bmax_edge_px\x18\x05 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x06 \x01(\x04\x12,\n\x08profiles\x18\x07 \x03(\x0b\x32\x1a.assetgen.v1.EngineProfile\"\x99\x01\n\rEngineProfile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x38\n\x11normal_convention\x18\x03 \x01(\x0e\x32\x1d.assetgen.v1.NormalConvention\x12,\n\x08textures\x18\x04 \x03(\x0b\x32\x1a.assetgen.v1.EngineTexture\"p\n\rEngineTexture\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12,\n\x0b\x63olor_space\x18\x03 \x01(\x0e\x32\x17.assetgen.v1.ColorSpace\x12\x10\n\x08\x63hannels\x18\x04 \x03(\t2\xfe\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.assetgen.v1.ListModelsRequest\x1a\x1f.assetgen.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.assetgen.v1.GetModelRequest\x1a\x1d.assetgen.v1.GetModelResponse\x12V\n\rGetServerInfo\x12!.assetgen.v1.GetServerInfoRequest\x1a\".assetgen.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61ssetgen/v1/model_service.proto\x12\x0b\x61ssetgen.v1\x1a\x17\x61ssetgen/v1/asset.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.assetgen.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.assetgen.v1.Model\"\xb8\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x12\x0f\n\x07license\x18\x07 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x08 \x03(\t\x12\"\n\x04maps\x18\t \x03(\x0e\x32\x14.assetgen.v1.MapKind\x12.\n\nparameters\x18\n \x03(\x0b\x32\x1a.assetgen.v1.ParameterSpec\x12#\n\x04size\x18\x0b \x01(\x0b\x32\x15.assetgen.v1.SizeSpec\x12\x13\n\x0bpreview_png\x18\x0c \x01(\x0c\x12\x14\n\x0cpreview_blob\x18\r \x01(\t\"\x16\n\x14GetServerInfoRequest\"\xd8\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1a\n\x12min_client_version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x11\n\tmax_count\x18\x04 \x01(\r\x12\x13\n\x0bmax_edge_px\x18\x05 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x06 \x01(\x04\x12,\n\x08profiles\x18\x07 \x03(\x0b\x32\x1a.assetgen.v1.EngineProfile\x12\x11\n\thttp_port\x18\x08 \x01(\r\"\x99\x01\n\rEngineProfile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x38\n\x11normal_convention\x18\x03 \x01(\x0e\x32\x1d.assetgen.v1.NormalConvention\x12,\n\x08textures\x18\x04 \x03(\x0b\x32\x1a.assetgen.v1.EngineTexture\"p\n\rEngineTexture\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12,\n\x0b\x63olor_space\x18\x03 \x01(\x0e\x32\x17.assetgen.v1.ColorSpace\x12\x10\n\x08\x63hannels\x18\x04 \x03(\t2\xfe\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.assetgen.v1.ListModelsRequest\x1a\x1f.assetgen.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.assetgen.v1.GetModelRequest\x1a\x1d.assetgen.v1.GetModelResponse\x12V\n\rGetServerInfo\x12!.assetgen.v1.GetServerInfoRequest\x1a\".assetgen.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,15 +41,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=247
   _globals['_GETMODELRESPONSE']._serialized_end=300
   _globals['_MODEL']._serialized_start=303
-  _globals['_MODEL']._serialized_end=593
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=595
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=617
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=620
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=817
-  _globals['_ENGINEPROFILE']._serialized_start=820
-  _globals['_ENGINEPROFILE']._serialized_end=973
-  _globals['_ENGINETEXTURE']._serialized_start=975
-  _globals['_ENGINETEXTURE']._serialized_end=1087
-  _globals['_MODELSERVICE']._serialized_start=1090
-  _globals['_MODELSERVICE']._serialized_end=1344
+  _globals['_MODEL']._serialized_end=615
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=617
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=639
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=642
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=858
+  _globals['_ENGINEPROFILE']._serialized_start=861
+  _globals['_ENGINEPROFILE']._serialized_end=1014
+  _globals['_ENGINETEXTURE']._serialized_start=1016
+  _globals['_ENGINETEXTURE']._serialized_end=1128
+  _globals['_MODELSERVICE']._serialized_start=1131
+  _globals['_MODELSERVICE']._serialized_end=1385
 # @@protoc_insertion_point(module_scope)

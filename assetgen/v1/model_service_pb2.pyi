@@ -137,6 +137,7 @@ class Model(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     PREVIEW_PNG_FIELD_NUMBER: _builtins.int
+    PREVIEW_BLOB_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique on the server: [a-z0-9-], 1 to 63 characters."""
     display_name: _builtins.str
@@ -152,7 +153,9 @@ class Model(_message.Message):
     license: _builtins.str
     """SPDX expression of the weights' licence."""
     preview_png: _builtins.bytes
-    """At most 256 x 256."""
+    """At most 256 x 256. Empty for JSON clients, which take preview_blob."""
+    preview_blob: _builtins.str
+    """Where the preview lies on the server's HTTP port; empty when there is no preview, or no such port."""
     @_builtins.property
     def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels of the parameter "class", in order."""
@@ -184,10 +187,11 @@ class Model(_message.Message):
         parameters: _abc.Iterable[_asset_pb2.ParameterSpec] | None = ...,
         size: _asset_pb2.SizeSpec | None = ...,
         preview_png: _builtins.bytes = ...,
+        preview_blob: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "description", b"description", "digest", b"digest", "display_name", b"display_name", "id", b"id", "kind", b"kind", "license", b"license", "maps", b"maps", "parameters", b"parameters", "preview_png", b"preview_png", "size", b"size", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "description", b"description", "digest", b"digest", "display_name", b"display_name", "id", b"id", "kind", b"kind", "license", b"license", "maps", b"maps", "parameters", b"parameters", "preview_blob", b"preview_blob", "preview_png", b"preview_png", "size", b"size", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,6 +227,7 @@ class GetServerInfoResponse(_message.Message):
     MAX_EDGE_PX_FIELD_NUMBER: _builtins.int
     MAX_REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     PROFILES_FIELD_NUMBER: _builtins.int
+    HTTP_PORT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Semantic version of the server."""
     min_client_version: _builtins.str
@@ -235,6 +240,8 @@ class GetServerInfoResponse(_message.Message):
     """Largest edge of any model."""
     max_request_bytes: _builtins.int
     """Largest request message."""
+    http_port: _builtins.int
+    """Port of Connect, gRPC-Web and blobs on HTTP/1.1; 0 when there is none."""
     @_builtins.property
     def profiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineProfile]:
         """Engine profiles that OutputSpec.profile accepts."""
@@ -249,10 +256,11 @@ class GetServerInfoResponse(_message.Message):
         max_edge_px: _builtins.int = ...,
         max_request_bytes: _builtins.int = ...,
         profiles: _abc.Iterable[Global___EngineProfile] | None = ...,
+        http_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "max_count", b"max_count", "max_edge_px", b"max_edge_px", "max_request_bytes", b"max_request_bytes", "min_client_version", b"min_client_version", "profiles", b"profiles", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "http_port", b"http_port", "max_count", b"max_count", "max_edge_px", b"max_edge_px", "max_request_bytes", b"max_request_bytes", "min_client_version", b"min_client_version", "profiles", b"profiles", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,6 +22,7 @@ from .v1 import (
 )
 
 VERSION = "0.1.0"
+KIND = "texture"
 PROFILE = "blender"
 CALL_TIMEOUT_S = 10.0
 MAX_FILE_BYTES = 256 * 2**20
@@ -41,7 +42,7 @@ class File:
 
 @dataclass(frozen=True)
 class Server:
-    """What a server said of itself; ``models`` are messages of the contract, by id."""
+    """What a server said of itself; ``models`` are messages of the contract, by id, of the kind ``KIND``."""
 
     target: str
     version: str
@@ -81,7 +82,8 @@ def describe(target: str, job: Job) -> Server:
             info = stub.GetServerInfo(model_service_pb2.GetServerInfoRequest(), timeout=CALL_TIMEOUT_S)
             while True:
                 page = stub.ListModels(request, timeout=CALL_TIMEOUT_S)
-                models |= {model.id: model for model in page.models}
+                # Other kinds make no maps that a material could be built of.
+                models |= {model.id: model for model in page.models if model.kind == KIND}
                 if not page.next_page_token:
                     break
                 request.page_token = page.next_page_token

@@ -1,0 +1,1 @@
+"""Load, faults, fuzzing and soaking: commands, and the tests that need little time."""

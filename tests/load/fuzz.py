@@ -1,0 +1,199 @@
+"""Mutated inputs without end: `python -m tests.load.fuzz TARGET --inputs 1000000`; an error not of ours stops it.
+
+Targets are the functions that bytes from outside reach first. Inputs are sound ones, changed at random; the seed and
+the number of an input give it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from PIL import Image
+
+from assetgen import wire
+from assetgen.errors import AssetgenError
+from assetgen.kinds import KINDS
+from assetgen.manifest import Manifest
+from assetgen.package import manifest_from_bytes, manifest_to_bytes
+from assetgen.postprocess.decode import decode_image
+from assetgen.server.exchange import parsed
+from assetgen.server.protocols import PROTOCOLS, request_message
+from assetgen.status import error_from_status, status_from_error
+from assetgen.store import bundled_models_folder, open_store
+from assetgen.types import Request
+from assetgen.v1 import generation_service_pb2
+
+SLOW_S = 2.0
+Target = tuple[list[bytes], Callable[[bytes], object]]
+_TOKENS = [
+    b"\0",
+    b"\xff",
+    b"\xff\xff\xff\xff\x0f",
+    b"9" * 40,
+    b"[" * 100,
+    b'{"a":',
+    b"1e999",
+    b"NaN",
+    b"../",
+    b"\\u0000",
+]
+
+
+def request_target(manifest: Manifest) -> Target:
+    """A message of gRPC: parsed, turned into a request, checked against a model."""
+    request = Request(manifest.id, seed=7, count=2, width_px=256, parameters={"class": "rock", "truncation": 0.5})
+    message = wire.request_to_message(request)
+    message.inline_bytes, message.priority, message.supersede_key = 2**20, 1, "view"
+
+    def work(data: bytes) -> object:
+        message = parsed(generation_service_pb2.GenerateRequest, data)
+        wire.priority_from_message(message), wire.supersede_key_from_message(message), wire.wants_blobs(message)
+        request = wire.request_from_message(message)
+        if request.seed is None:
+            raise AssetgenError("the service would draw one")
+        return KINDS[manifest.kind].resolve(manifest, request)
+
+    return [message.SerializeToString()], work
+
+
+def http_target(manifest: Manifest) -> Target:
+    """A body of Connect or gRPC-Web, the first byte choosing which."""
+    protocols = list(PROTOCOLS.values())
+    (message,), _ = request_target(manifest)
+    text = json.dumps({"modelId": manifest.id, "seed": 7, "parameters": {"class": {"stringValue": "rock"}}}).encode()
+    seeds = []
+    for number, protocol in enumerate(protocols):
+        body = text if protocol.json else message
+        seeds.append(bytes([number]) + (b"\0" + len(body).to_bytes(4, "big") + body if protocol.streams else body))
+
+    def work(data: bytes) -> object:
+        protocol = protocols[data[0] % len(protocols)] if data else protocols[0]
+        encoding = "gzip" if data[:1] > b"\x80" else "identity"
+        return request_message(protocol, data[1:], generation_service_pb2.GenerateRequest, encoding)
+
+    return seeds, work
+
+
+def manifest_target(manifest: Manifest) -> Target:
+    """The manifest of a package."""
+
+    def work(data: bytes) -> object:
+        try:
+            return manifest_from_bytes(data)
+        except ValueError as error:  # what its caller turns into PackageInvalid
+            raise AssetgenError(str(error)) from error
+
+    return [manifest_to_bytes(manifest)], work
+
+
+def picture_target(_: Manifest) -> Target:
+    """A picture in a request."""
+    seeds = []
+    for kind in ("PNG", "JPEG", "WEBP"):
+        file = io.BytesIO()
+        Image.effect_noise((24, 16), 60).convert("RGB").save(file, kind)
+        seeds.append(file.getvalue())
+    return seeds, lambda data: decode_image(data, 64)
+
+
+def status_target(_: Manifest) -> Target:
+    """What a client reads of an error."""
+    from google.protobuf.message import DecodeError
+    from google.rpc import status_pb2
+
+    sound = status_from_error(AssetgenError("what: was wrong", hint="do", field="count", retry_after_s=1.0))
+
+    def work(data: bytes) -> object:
+        try:
+            return error_from_status(status_pb2.Status.FromString(data))
+        except DecodeError as error:
+            raise AssetgenError("no status") from error
+
+    return [sound.SerializeToString()], work
+
+
+TARGETS: dict[str, Callable[[Manifest], Target]] = {
+    "request": request_target,
+    "http": http_target,
+    "manifest": manifest_target,
+    "picture": picture_target,
+    "status": status_target,
+}
+
+
+def mutated(chance: random.Random, data: bytes) -> bytes:
+    """``data`` with one to eight changes: bytes flipped, cut, doubled, swapped or put in."""
+    changed = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2, 4, 8))):
+        at = chance.randrange(len(changed) + 1)
+        match chance.randrange(7):
+            case 0 | 1 if at < len(changed):
+                changed[at] ^= 1 << chance.randrange(8)
+            case 2 if at < len(changed):
+                changed[at] = chance.randrange(256)
+            case 3:
+                del changed[at : at + chance.choice((1, 2, 8, 64))]
+            case 4:
+                changed[at:at] = changed[at : at + chance.choice((1, 4, 32))]
+            case 5:
+                changed[at:at] = chance.choice(_TOKENS)
+            case _:
+                other = chance.randrange(len(changed) + 1)
+                changed[at : at + 4] = changed[other : other + 4]
+    return bytes(changed)
+
+
+def fuzz(name: str, inputs: int, seed: int = 0) -> Counter[str]:
+    """Run a target; returns how often each kind of answer came.
+
+    Raises:
+        Exception: whatever is no AssetgenError, with the number of the input in a note.
+        TimeoutError: an input took longer than ``SLOW_S``.
+    """
+    store = open_store([bundled_models_folder()])
+    materials = next(each.manifest for each in store.values() if each.manifest.kind == "texture")
+    seeds, work = TARGETS[name](materials)
+    for sound in seeds:
+        work(sound)
+    answers: Counter[str] = Counter()
+    for number in range(inputs):
+        chance = random.Random(f"{name}/{seed}/{number}")
+        data = mutated(chance, seeds[number % len(seeds)])
+        begun_s = time.process_time()
+        try:
+            work(data)
+            answers["accepted"] += 1
+        except AssetgenError as error:
+            answers[type(error).__name__] += 1
+        except Exception as error:
+            error.add_note(f"input {number} of target {name} with seed {seed}: {data[:200]!r}")
+            raise
+        if time.process_time() - begun_s > SLOW_S:
+            raise TimeoutError(
+                f"input {number} of target {name} with seed {seed} took more than {SLOW_S} s of processor"
+            )
+    return answers
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+    begun_s = time.monotonic()
+    answers = fuzz(options.target, options.inputs, options.seed)
+    print(f"{options.target}: {options.inputs} inputs in {time.monotonic() - begun_s:.0f} s: {dict(answers)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Models that take a picture, on the real server: what comes back, and what hostile pictures do to it."""
+
+import io
+import threading
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from assetgen.client import Client
+from assetgen.errors import FieldInvalid, ImageInvalid
+from assetgen.launch import ServerProcess
+from assetgen.types import Artifact, Encoding, OutputSpec, Progress, Request
+from tests.helpers.style_package import photo, saved, style_manifest, write_style_package
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    models = tmp_path_factory.mktemp("models")
+    write_style_package(models, style_manifest())
+    write_style_package(models, style_manifest("photo", maps=True))
+    write_style_package(models, style_manifest("slow", max_px=4096, window_px=512), channels=64)
+    arguments = ["--models", str(models), "--device", "cpu", "--threads", "1", "--log", "warning"]
+    with ServerProcess(arguments) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    with Client(server.address) as client:
+        yield client
+
+
+def asked(pixels=None, model="style", **parameters):
+    image = saved(photo() if pixels is None else pixels)
+    return Request(model, 1, parameters={"image": image, **parameters}, output=OutputSpec(encoding=Encoding.RAW))
+
+
+def made(client, request):
+    return {event.role: event for event in client.generate(request) if isinstance(event, Artifact)}
+
+
+def test_forms_can_be_drawn_from_what_the_server_says(client):
+    model = client.model("style")
+    (image,) = [spec for spec in model.parameters if spec.type == "image"]
+    assert (image.name, image.required) == ("image", True)
+    assert image.media_types == ("image/png", "image/jpeg", "image/webp")
+    assert model.kind == "style"
+    assert model.maps == ("base_color",)
+
+
+def test_the_same_picture_gives_the_same_bytes_and_a_file_is_as_good_as_its_bytes(client, tmp_path):
+    (tmp_path / "photo.png").write_bytes(saved(photo()))
+    path = Request("style", 9, parameters={"image": tmp_path / "photo.png"}, output=OutputSpec(encoding=Encoding.RAW))
+    first, second, third = (made(client, request)["base_color"] for request in (asked(), asked(), path))
+    assert first.sha256 == second.sha256 == third.sha256
+    assert bytes(first.data) != photo().tobytes()
+
+
+def test_alpha_travels_there_and_back(client):
+    pixels = np.dstack([photo(), photo(seed=1)[:, :, 0]])
+    file = made(client, asked(pixels))["base_color"]
+    assert file.pixel_format == "rgba8"
+    assert np.array_equal(np.frombuffer(file.data, np.uint8).reshape(64, 64, 4)[:, :, 3], pixels[:, :, 3])
+
+
+def test_a_photo_becomes_a_whole_material(client):
+    assert set(made(client, asked(model="photo"))) == set(client.model("photo").maps)
+    assert len(client.model("photo").maps) == 6
+
+
+def png(width_px, height_px, depth=8, color_type=2, data=b""):
+    def chunk(kind, content):
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    header = width_px.to_bytes(4, "big") + height_px.to_bytes(4, "big") + bytes([depth, color_type, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def animated():
+    file = io.BytesIO()
+    first, second = Image.fromarray(photo()), Image.fromarray(255 - photo())
+    first.save(file, "WEBP", save_all=True, append_images=[second])
+    return file.getvalue()
+
+
+def cmyk():
+    file = io.BytesIO()
+    Image.fromarray(photo()).convert("CMYK").save(file, "JPEG")
+    return file.getvalue()
+
+
+HOSTILE = {
+    "nothing": b"",
+    "text": b"<svg/>",
+    "lie": b"\x89PNG\r\n\x1a\n" + b"\0" * 1000,
+    "bomb by its header": png(60000, 60000),
+    "bomb by its data": png(64, 64, data=b"\0" * (1 << 26)),
+    "cut off": saved(photo())[:900],
+    "animated": animated(),
+    "cmyk": cmyk(),
+    "16 bits": png(64, 64, depth=16, data=b"\0" * 64 * 385),
+    "invisible": saved(np.zeros((64, 64, 4), np.uint8)),
+    "too small": saved(photo(8)),
+    "too large": saved(photo(300)),
+    "another format": saved(photo(), "BMP"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pictures_get_an_error_and_the_server_goes_on(client, name):
+    request = Request("style", 1, parameters={"image": HOSTILE[name]}, output=OutputSpec(encoding=Encoding.RAW))
+    if name == "bomb by its data":  # more data than pixels: what is too much is never unpacked
+        assert np.frombuffer(made(client, request)["base_color"].data, np.uint8).size == 64 * 64 * 3
+    else:
+        with pytest.raises(ImageInvalid) as caught:
+            made(client, request)
+        assert caught.value.field == "parameters[image]"
+        assert caught.value.message.startswith("parameters[image]")
+        assert caught.value.hint
+    assert made(client, asked())
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (asked(strength=1.5), "parameters[strength]"),
+        (asked(**{"class": "cubist"}), "parameters[class]"),
+        (asked(palette=1), "parameters[palette]"),
+        (asked(image="photo.png"), "parameters[image]"),
+        (asked(photo(62), tiles="yes"), "parameters[image]"),
+        (Request("style", 1), "parameters[image]"),
+        (Request("style", 1, count=2, parameters={"image": saved(photo())}), "count"),
+    ],
+    ids=range(7),
+)
+def test_bad_fields_are_named(client, request_, field):
+    with pytest.raises(FieldInvalid) as caught:
+        made(client, request_)
+    assert caught.value.field == field
+    assert made(client, asked())
+
+
+def test_a_call_that_is_given_up_leaves_the_device_to_others(server, client):
+    seen = []
+    with Client(server.address) as other:
+        events = other.generate(asked(photo(1024), model="slow"))
+        for event in events:
+            seen.append(event)
+            if isinstance(event, Progress) and event.stage == "generating":
+                break
+        events.close()
+    assert made(client, asked())  # it waits for the one device
+    assert not any(isinstance(event, Artifact) for event in seen)
+
+
+def test_many_at_once_get_each_their_own(client):
+    pictures = [photo(seed=seed) for seed in range(6)]
+    alone = [made(client, asked(pixels))["base_color"].sha256 for pixels in pictures]
+    together: dict[int, str] = {}
+
+    def ask(number):
+        together[number] = made(client, asked(pictures[number]))["base_color"].sha256
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[number] for number in range(6)] == alone
+    assert len(set(alone)) == 6
