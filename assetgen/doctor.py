@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from assetgen import __version__, golden
 from assetgen.errors import AssetgenError
+from assetgen.fidelity import Comparison, broken_limits
 from assetgen.package import VerifiedPackage
-from assetgen.runtime import Session, open_session, precision_of
+from assetgen.runtime import Session, open_session, precision_of, reference_device
 from assetgen.runtime.devices import describe_devices
-from assetgen.runtime.openvino import LEAST_PSNR_DB, REFERENCE_DEVICE
 from assetgen.store import Store, bundled_models_folder, open_store
 from assetgen.types import FloatArray
 
@@ -85,7 +82,7 @@ def _replays(package: VerifiedPackage, device: str, threads: int | None, say: Sa
         if recorded is None:
             say(f"model {package.manifest.id}: no golden requests to replay")
             return True
-        if precision_of(session.backend) in LEAST_PSNR_DB:
+        if precision_of(session.backend) != "fp32":
             return _compares(package, session, recorded, threads, say)
         results = golden.replay(session, package.manifest, recorded)
         session.close()
@@ -108,19 +105,17 @@ def _judged(results: Sequence[golden.GoldenResult], say: Say) -> bool:
 class _Compared:
     """Runs both of two sessions, answers for the exact one, and keeps how well the rounded one agreed."""
 
-    def __init__(self, exact: Session, rounded: Session) -> None:
+    def __init__(self, exact: Session, rounded: Session, comparison: Comparison) -> None:
         self._sessions = exact, rounded
+        self._comparison = comparison
         self.backend, self.device, self.reason, self.splits = exact.backend, exact.device, exact.reason, False
-        self.least_psnr_db: dict[str, float] = {}
 
     def run(
         self, inputs: Mapping[str, FloatArray], *, half: bool = False, owner: object = None
     ) -> dict[str, FloatArray]:
         """The exact session's outputs."""
         exact, rounded = (session.run(inputs, half=half, owner=owner) for session in self._sessions)
-        for name, values in exact.items():
-            found = psnr_db(values, rounded[name])
-            self.least_psnr_db[name] = min(found, self.least_psnr_db.get(name, math.inf))
+        self._comparison.add(inputs, exact, rounded)
         return exact
 
     def join(self) -> None:
@@ -137,24 +132,21 @@ class _Compared:
             session.close()
 
 
-def psnr_db(expected: FloatArray, given: FloatArray) -> float:
-    """Peak signal-to-noise ratio of values in [0, 1]; infinite where they are equal, NaN counts as no signal."""
-    error = float(np.mean((expected.astype(np.float64) - given) ** 2))
-    return math.inf if error == 0 else -10 * math.log10(error) if math.isfinite(error) else -math.inf
-
-
 def _compares(
     package: VerifiedPackage, session: Session, recorded: Mapping[str, object], threads: int | None, say: Say
 ) -> bool:
-    """Replay with the same runtime in fp32, held to what was recorded, and hold ``session`` to that by PSNR."""
-    pair = _Compared(open_session(package, REFERENCE_DEVICE, threads), session)
+    """Replay in fp32, which is held to what was recorded, and hold ``session`` to that by the model's tolerance."""
+    precision, reference = precision_of(session.backend), reference_device(session.backend)
+    comparison = Comparison(package.manifest)
+    pair = _Compared(open_session(package, reference, threads), session, comparison)
     exact = _judged(golden.replay(pair, package.manifest, recorded), say)
     pair.close()
-    least_db = LEAST_PSNR_DB[precision_of(session.backend)]
-    failed = [name for name, found_db in pair.least_psnr_db.items() if found_db < least_db]
-    found = ", ".join(f"{name} {found_db:.1f} dB" for name, found_db in pair.least_psnr_db.items())
-    verdict = f"FAILED: {', '.join(failed)}" if failed else "ok"
-    say(f"  {precision_of(session.backend)} against fp32: {found}, at least {least_db:.0f} dB: {verdict}")
+    differences = comparison.result()
+    failed = broken_limits(package.manifest, precision, differences)
+    found = ", ".join(f"{name} {found_db:.1f} dB" for name, found_db in differences.psnr_db.items())
+    turned = f", normals {differences.normal_degrees:.2f} degrees" if differences.normal_degrees else ""
+    verdict = f"FAILED: {'; '.join(failed)}" if failed else "ok"
+    say(f"  {precision} against fp32: {found}{turned}: {verdict}")
     return exact and not failed
 
 

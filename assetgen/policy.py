@@ -141,6 +141,7 @@ _ELEMENT_TYPES = frozenset(
     [
         TensorProto.FLOAT,
         TensorProto.FLOAT16,
+        TensorProto.BFLOAT16,
         TensorProto.DOUBLE,
         TensorProto.INT64,
         TensorProto.INT32,
@@ -325,6 +326,8 @@ def _check_tensor(tensor: TensorProto) -> None:
         values = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, OverflowError) as error:
         raise _RuleError(f"{where} does not hold {elements} elements: {_first_line(error)}") from error
+    if tensor.data_type == TensorProto.BFLOAT16:  # whose numbers numpy takes for bytes
+        values = values.astype(np.float32)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise _RuleError(f"{where} holds values that are not finite")
 

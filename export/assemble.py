@@ -15,7 +15,7 @@ import assetgen
 from assetgen import golden, policy
 from assetgen.errors import ConfigInvalid, OutputUnwritable
 from assetgen.golden import GoldenRequest
-from assetgen.kinds import KINDS
+from assetgen.kinds import KINDS, example_inputs
 from assetgen.manifest import Manifest
 from assetgen.package import verify_package, write_manifest
 from assetgen.runtime import Session, open_session, self_check
@@ -28,6 +28,32 @@ PREVIEW_PX = 256
 Notify = Callable[[str], None]
 
 
+def preview_of_classes(path: Path, session: Session, manifest: Manifest, edge_px: int = 64, columns: int = 4) -> None:
+    """A square of every class: base colours of 256 px, or of what the model makes, made smaller."""
+    kind, made_px = KINDS[manifest.kind], min(PREVIEW_PX, manifest.size.max_px)
+    rows = -(-len(manifest.classes) // columns)
+    preview = Image.new("RGB", (columns * edge_px, min(rows * edge_px, 256)))
+    output = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
+    told = any(spec.name == "class" for spec in manifest.parameters)
+    for number, known in enumerate(manifest.classes):
+        request = Request(
+            manifest.id,
+            seed=1 if told else number,
+            width_px=made_px,
+            height_px=made_px,
+            parameters={"class": known.name} if told else {},
+            output=output,
+        )
+        plan = kind.resolve(manifest, request)
+        outputs = session.run(kind.prepare(manifest, plan, 0))
+        artifact = next(iter(kind.finish(manifest, plan, 0, outputs)))
+        tile = Image.frombytes("RGB", (made_px, made_px), bytes(artifact.data)).resize(
+            (edge_px, edge_px), Image.Resampling.BOX
+        )
+        preview.paste(tile, (number % columns * edge_px, number // columns * edge_px))
+    preview.save(path, format="PNG", optimize=True)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a package is made of.
@@ -37,6 +63,7 @@ class Parts:
         write_graph: writes the graph to a path.
         compare: compares the graph in a session with the network; returns the provenance, what was measured included.
         card: the model card, from manifest and provenance.
+        preview: writes a PNG of at most 256 x 256 px to a path.
     """
 
     manifest: Manifest
@@ -44,6 +71,7 @@ class Parts:
     compare: Callable[[Session], Mapping[str, Any]]
     requests: tuple[GoldenRequest, ...]
     card: Callable[[Manifest, Mapping[str, Any]], str]
+    preview: Callable[[Path, Session, Manifest], None] = preview_of_classes
 
 
 def assemble(output: Path, parts: Parts, license_file: Path, notify: Notify) -> str:
@@ -55,7 +83,7 @@ def assemble(output: Path, parts: Parts, license_file: Path, notify: Notify) -> 
         ParityFailed, PolicyViolated, PackageInvalid, OutputUnwritable: see there.
         ConfigInvalid: the package is too large.
     """
-    manifest, kind = parts.manifest, KINDS[parts.manifest.kind]
+    manifest = parts.manifest
     partial = output.with_name(output.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -68,13 +96,14 @@ def assemble(output: Path, parts: Parts, license_file: Path, notify: Notify) -> 
 
         notify("comparing graph and network at sizes and batches that were not traced")
         # One thread: bytes may depend on their number, and golden hashes should be comparable on any machine.
-        session = open_session(verify_package(partial), "cpu", threads=1)
+        package = verify_package(partial)
+        session = open_session(package, "cpu", threads=1)
         provenance = parts.compare(session)
         notify("golden requests, preview and card")
-        self_check(session, kind.prepare(manifest, kind.resolve(manifest, Request(manifest.id, seed=0)), 0))
+        self_check(session, example_inputs(package, manifest.size.default_px))
         record = golden.record(session, manifest, list(parts.requests))
         (partial / golden.FILE_NAME).write_text(json.dumps(record, indent=None, sort_keys=True), encoding="utf-8")
-        _write_preview(partial / "preview.png", session, manifest)
+        parts.preview(partial / "preview.png", session, manifest)
         (partial / "MODEL_CARD.md").write_text(parts.card(manifest, provenance), encoding="utf-8")
         session.close()
         digest = write_manifest(partial, replace(manifest, provenance=provenance))
@@ -84,7 +113,7 @@ def assemble(output: Path, parts: Parts, license_file: Path, notify: Notify) -> 
                 f"the package has {size_bytes / 2**20:.1f} MiB; {MAX_PACKAGE_BYTES >> 20} MiB are allowed",
                 hint="train with smaller widths",
             )
-        _replace_folder(partial, output)
+        replace_folder(partial, output)
     except OSError as error:
         raise OutputUnwritable(
             f"{output} cannot be written: {error.strerror}", hint="check space and rights"
@@ -118,33 +147,8 @@ def largest(differences: Mapping[str, float]) -> float:
     return float(f"{max(differences.values()):.3g}")
 
 
-def _write_preview(path: Path, session: Session, manifest: Manifest, edge_px: int = 64, columns: int = 4) -> None:
-    """A square of every class: base colours of 256 px, or of what the model makes, made smaller."""
-    kind, made_px = KINDS[manifest.kind], min(PREVIEW_PX, manifest.size.max_px)
-    rows = -(-len(manifest.classes) // columns)
-    preview = Image.new("RGB", (columns * edge_px, min(rows * edge_px, 256)))
-    output = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
-    told = any(spec.name == "class" for spec in manifest.parameters)
-    for number, known in enumerate(manifest.classes):
-        request = Request(
-            manifest.id,
-            seed=1 if told else number,
-            width_px=made_px,
-            height_px=made_px,
-            parameters={"class": known.name} if told else {},
-            output=output,
-        )
-        plan = kind.resolve(manifest, request)
-        outputs = session.run(kind.prepare(manifest, plan, 0))
-        artifact = next(iter(kind.finish(manifest, plan, 0, outputs)))
-        tile = Image.frombytes("RGB", (made_px, made_px), bytes(artifact.data)).resize(
-            (edge_px, edge_px), Image.Resampling.BOX
-        )
-        preview.paste(tile, (number % columns * edge_px, number // columns * edge_px))
-    preview.save(path, format="PNG", optimize=True)
-
-
-def _replace_folder(partial: Path, output: Path) -> None:
+def replace_folder(partial: Path, output: Path) -> None:
+    """Put a finished folder in the place of ``output``, which steps aside first."""
     old = output.with_name(output.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if output.exists():

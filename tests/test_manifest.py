@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from assetgen.errors import PackageInvalid
 from assetgen.manifest import FileEntry, InputSpec, Manifest, is_file_name, is_model_id
 from assetgen.package import MAX_MANIFEST_BYTES, manifest_from_bytes, manifest_to_bytes, read_manifest
+from tests.helpers.style_package import style_manifest
 from tests.helpers.tiny_package import tiny_manifest
 
 HOSTILE_IDS = [
@@ -73,6 +74,36 @@ def test_round_trip_keeps_mixing_and_sliders():
 def test_inputs_of_mixing_and_sliders_are_checked(inputs, rule):
     with pytest.raises(ValueError, match=rule):
         manifest_from_bytes(manifest_to_bytes(manifest(inputs=(*tiny_manifest().inputs, *inputs))))
+
+
+def style(**changes: Any) -> Manifest:
+    """A model that takes a picture: no latent."""
+    return replace(style_manifest(), files=(FileEntry("generator.onnx", 10, "0" * 64),), **changes)
+
+
+def test_a_model_that_takes_a_picture_needs_no_latent():
+    assert manifest_from_bytes(manifest_to_bytes(style())) == style()
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (style(kind="texture"), "1 of role image', allowed is 0 in kind 'texture'"),
+        (style(inputs=style_manifest().inputs[1:]), "0 of role image', allowed is 1 in kind 'style'"),
+        (
+            style(inputs=(*style_manifest().inputs, InputSpec("other", "image", ("n", 3, "h", "w"), 1))),
+            "2 of role image",
+        ),
+        (style(inputs=(InputSpec("image", "image", ("n", 4, "h", "w"), 1),)), r"inputs\[image\].shape"),
+        (style(inputs=(InputSpec("image", "image", ("n", 3, 64, 64), 1),)), r"inputs\[image\].shape"),
+        (style(inputs=(InputSpec("image", "image", ("n", 3, "h", "w")),)), r"inputs\[image\].stride_px"),
+        (style(latent_dimension=-1), "latent_dimension"),
+        (manifest(kind="style"), "0 of role image"),
+    ],
+)
+def test_inputs_that_are_pictures_are_checked(value, rule):
+    with pytest.raises(ValueError, match=rule):
+        manifest_from_bytes(manifest_to_bytes(value))
 
 
 def test_bytes_do_not_depend_on_the_order_of_mappings():
@@ -269,3 +300,39 @@ def test_reading_needs_the_standard_library_only():
     code = "import sys, assetgen.package; print([m for m in ('numpy', 'onnx', 'grpc', 'PIL') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def rounded(**changes: Any) -> dict[str, Any]:
+    """What a manifest says of one smaller precision."""
+    least = {output.name: 45.0 for output in tiny_manifest().outputs}
+    return {"graph": "generator.fp16.onnx", "least_psnr_db": least, "most_normal_degrees": 1.0} | changes
+
+
+def with_precisions(precisions: dict[str, Any]) -> dict[str, Any]:
+    files = [*document()["files"], document()["files"][0] | {"path": "generator.fp16.onnx"}]
+    return document(files=files, precisions=precisions)
+
+
+def test_graphs_of_other_precisions_are_told_by_name(tmp_path):
+    written = with_precisions({"fp16": rounded(), "bf16": rounded(graph="")})
+    found, _ = read_manifest(write(tmp_path / "manifest.json", written))
+    assert found.graphs == {"fp32": "generator.onnx", "fp16": "generator.fp16.onnx"}
+    assert manifest_from_bytes(manifest_to_bytes(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("precisions", "rule"),
+    [
+        ({"fp8": rounded()}, "one of fp16, bf16, int8"),
+        ({"fp16": rounded(graph="other.onnx")}, r"precisions\[fp16\].graph: got 'other.onnx'"),
+        ({"fp16": rounded(graph="generator.onnx")}, "each name once"),
+        ({"fp16": rounded(least_psnr_db={})}, r"precisions\[fp16\].least_psnr_db: .* every output"),
+        ({"fp16": rounded(least_psnr_db=rounded()["least_psnr_db"] | {"height": 0})}, r"least_psnr_db\[height\]"),
+        ({"fp16": rounded(most_normal_degrees=-1)}, "most_normal_degrees"),
+        ({"fp16": rounded(surprise=1)}, "surprise: unknown key"),
+        ({"fp16": "generator.fp16.onnx"}, "expected an object"),
+    ],
+)
+def test_a_broken_rule_of_a_precision_is_named(tmp_path, precisions, rule):
+    with pytest.raises(PackageInvalid, match=rule):
+        read_manifest(write(tmp_path / "manifest.json", with_precisions(precisions)))

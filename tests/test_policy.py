@@ -186,6 +186,15 @@ def test_weights_that_are_not_finite_are_refused(value):
     refused(change, "not finite")
 
 
+@pytest.mark.parametrize("element", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_small_floats_that_are_not_finite_are_refused(element):
+    def change(model: onnx.ModelProto) -> None:
+        values = np.array([np.inf]).astype(helper.tensor_dtype_to_np_dtype(element))
+        model.graph.initializer.append(numpy_helper.from_array(values, "bad"))
+
+    refused(change, "not finite")
+
+
 def test_strings_are_refused():
     tensor = helper.make_tensor("s", TensorProto.STRING, [1], [b"x"])
     refused(lambda model: model.graph.initializer.append(tensor), "element type")

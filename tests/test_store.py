@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx import numpy_helper
 
 from assetgen import store as store_module
 from assetgen.errors import ModelNotFound, PackageInvalid, PolicyViolated
+from assetgen.manifest import PrecisionSpec
 from assetgen.package import write_manifest
 from assetgen.store import bundled_models_folder, open_store
 from tests.helpers.tiny_package import tiny_manifest, tiny_model, write_tiny_package
@@ -93,6 +95,18 @@ def test_a_foreign_graph_is_checked_against_the_policy(tmp_path):
     (tmp_path / "tiny" / "generator.onnx").write_bytes(model.SerializeToString())
     write_manifest(tmp_path / "tiny", tiny_manifest())
     with pytest.raises(PolicyViolated, match=r"generator.onnx: .*com\.evil"):
+        open_store([tmp_path])
+
+
+def test_graphs_of_every_precision_are_checked(tmp_path):
+    write_tiny_package(tmp_path / "tiny")
+    model = tiny_model()
+    model.graph.node[0].domain = "com.evil"
+    (tmp_path / "tiny" / "generator.fp16.onnx").write_bytes(model.SerializeToString())
+    least = {output.name: 45.0 for output in tiny_manifest().outputs}
+    precisions = {"fp16": PrecisionSpec("generator.fp16.onnx", least)}
+    write_manifest(tmp_path / "tiny", replace(tiny_manifest(), precisions=precisions))
+    with pytest.raises(PolicyViolated, match=r"generator.fp16.onnx: .*com\.evil"):
         open_store([tmp_path])
 
 

@@ -72,25 +72,36 @@ def open_session(package: VerifiedPackage, device: str = "auto", threads: int | 
 
     Args:
         package: the graph's bytes are checked against the manifest again while they are read.
-        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: CUDA if a session really opens there, else the CPU, by ONNX
-            Runtime; ``openvino`` and ``openvino:bf16``: the CPU by OpenVINO, in fp32 or bf16.
+        device: ``cpu``, ``cuda``, ``cuda:N`` by ONNX Runtime; ``openvino``, ``openvino:bf16``, the CPU by OpenVINO
+            in fp32 or bf16; ``tensorrt``, ``tensorrt:N``, a GPU by TensorRT; ``auto``: CUDA by ONNX Runtime if a
+            session really opens there, else the CPU by the fastest runtime that holds the tolerance (``choice``).
+            ``:fp16`` or ``:int8`` behind a name takes the package's graph in that precision.
         threads: of the CPU; ``None`` means one a physical core.
 
     Raises:
         RuntimeMissing: the runtime or the device is absent, doubled or broken.
-        ConfigInvalid: no such device name, or a number of threads below 1.
+        ConfigInvalid: no such device name, a number of threads below 1, or no graph in that precision.
         PackageInvalid: the graph changed since it was verified, or cannot be loaded.
     """
-    from assetgen.runtime import openvino, ort
+    from assetgen.runtime import choice, openvino, ort, tensorrt
 
+    if device == "auto":
+        return choice.open_fastest(package, threads)
     if device.startswith("openvino"):
         return openvino.open_openvino_session(package, device, threads)
+    if device.startswith("tensorrt"):
+        return tensorrt.open_tensorrt_session(package, device)
     return ort.open_ort_session(package, device, threads)
 
 
 def precision_of(backend: str) -> str:
     """Precision of the arithmetic of a session, from its ``backend``, such as ``fp32``."""
     return backend.split("/")[2]
+
+
+def reference_device(backend: str) -> str:
+    """The device whose fp32 a session in a smaller precision is held to: of the same runtime where there is one."""
+    return "openvino" if backend.startswith("openvino-") else "cpu"
 
 
 def self_check(session: Session, inputs: Mapping[str, FloatArray]) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from assetgen.errors import AssetgenError
 from assetgen.package import VerifiedPackage
-from assetgen.runtime import openvino
+from assetgen.runtime import choice, openvino
 from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
-from assetgen.runtime.ort import CUDA_PROVIDER, import_onnxruntime, installed_distributions, open_ort_session
+from assetgen.runtime.ort import CUDA_PROVIDER, import_onnxruntime, installed_distributions
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DeviceReport:
         hint: what to do when ``chosen`` is empty.
         tested: whether a session was really opened there.
         openvino: version of OpenVINO, empty when it is absent.
-        openvino_devices: devices to be had by their names through it; ``auto`` takes none of them.
+        openvino_devices: devices to be had by their names through it.
         openvino_problem: why one of them, or all, cannot be had.
     """
 
@@ -60,9 +60,14 @@ def describe_devices(package: VerifiedPackage | None = None) -> DeviceReport:
         providers = tuple(import_onnxruntime().get_available_providers())
         report = replace(report, providers=providers)
         if package is not None:
-            session = open_ort_session(package)
+            session = choice.open_fastest(package)
             session.close()
-            return replace(report, chosen=session.device, reason=session.reason, tested=True)
+            return replace(
+                report,
+                chosen=session.device,
+                reason=session.reason,
+                tested=True,
+            )
     except AssetgenError as error:
         return replace(report, reason=error.message, hint=error.hint)
     if CUDA_PROVIDER not in providers:

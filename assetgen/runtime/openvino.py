@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from assetgen.errors import Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
+from assetgen.errors import AssetgenError, Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
 from assetgen.manifest import SPATIAL_ROLES, Manifest
 from assetgen.package import VerifiedPackage
 from assetgen.runtime.cpu import instruction_family, usable_cores
@@ -29,11 +29,7 @@ from assetgen.runtime.latent_part import cut_latent_part
 from assetgen.types import FloatArray
 
 # Device name to the precision of the arithmetic, as OpenVINO calls it; inputs and outputs are fp32 always.
-DEVICES = {"openvino": "f32", "openvino:bf16": "bf16"}
-REFERENCE_DEVICE = "openvino"
-# Least PSNR of every output against REFERENCE_DEVICE, by precision: what is only rounded stays above, what is broken
-# comes out below 30. The starter package's outputs have 45 dB and more, half of them more than 55.
-LEAST_PSNR_DB = {"bf16": 40.0}
+DEVICES = {"openvino": "f32", "openvino:bf16": "bf16", "openvino:int8": "f32"}
 SIZES_KEPT = 4
 # A larger size gives its scratch memory back when another one runs; a smaller one would lose more time than it frees.
 SCRATCH_KEPT_PX = 1 << 20
@@ -53,25 +49,36 @@ class _Run:
     request: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Compiled:
-    """The graph for one size; ``latent`` computes the first inputs of ``request``, where the graph was cut."""
+    """The graph for one size; ``latent`` computes the first inputs of its requests, where the graph was cut.
+
+    Attributes:
+        idle: requests that no run has; a run by halves takes one, or makes another.
+        busy: how many runs have one.
+    """
 
     graph: Any
-    request: Any
     pixels: int
-    latent: Any = None
+    latent: Any
+    idle: list[Any]
+    busy: int = 0
 
 
 class OpenVinoSession:
-    """A graph loaded by OpenVINO; ``run`` may be called from several threads, one computes at a time."""
+    """A graph loaded by OpenVINO; ``run`` may be called from several threads, one or two halves compute at a time."""
 
     device = "cpu"
-    reason = "asked for"
-    splits = False
 
     def __init__(
-        self, core: Any, model: Any, settings: Mapping[str, Any], openvino: ModuleType, backend: str, spatial: Set[str]
+        self,
+        core: Any,
+        model: Any,
+        settings: Mapping[str, Any],
+        openvino: ModuleType,
+        backend: str,
+        spatial: Set[str],
+        reason: str = "asked for",
     ) -> None:
         self._core = core
         # Cut in fp32, the graph would give the same numbers no sooner.
@@ -81,34 +88,49 @@ class OpenVinoSession:
         self._latent_request: tuple[dict[str, tuple[int, ...]], Any] = ({}, None)
         self._settings = settings
         self._openvino = openvino
-        self._compiled: OrderedDict[Shapes, _Compiled] = OrderedDict()
+        # Of runs on all threads, and of those by halves: two streams of half the threads each.
+        self._compiled: dict[bool, OrderedDict[Shapes, _Compiled]] = {False: OrderedDict(), True: OrderedDict()}
         self._last: _Compiled | None = None
         self._runs: set[_Run] = set()
         self._turn = threading.Lock()
         self._lock = threading.Lock()
         self._closed = False
+        self._splits = settings["INFERENCE_NUM_THREADS"] > 1
         self._input_names = {port.any_name for port in model.inputs}
         self._output_names = [port.any_name for port in model.outputs]
-        self.backend = backend
+        self.backend, self.reason = backend, reason
+
+    @property
+    def splits(self) -> bool:
+        """Whether two runs at once, each on half of the threads, give the same bytes as a run on all of them."""
+        return self._splits and not self._closed
 
     def run(
         self, inputs: Mapping[str, FloatArray], *, half: bool = False, owner: object = None
     ) -> dict[str, FloatArray]:
-        """Run the graph once, after the runs that other threads began; raises Cancelled if ``terminate`` was called."""
-        if half:
+        """Run the graph once, on half of the threads if ``half``; raises Cancelled if ``terminate`` was called.
+
+        Runs on all threads come one after the other; what is computed by halves does not wait for anything.
+        """
+        if half and not self._splits:
             raise RuntimeError("run() by halves of a session that does not split")
         run = _Run(owner)
         with self._lock:
             self._runs.add(run)
         try:
             with self._turn:
-                return self._run(run, inputs)
+                compiled, request, feeds = self._take(run, inputs, half)
+                if not half:
+                    return self._infer(run, compiled, request, feeds)
+            return self._infer(run, compiled, request, feeds)
         finally:
             with self._lock:
                 self._runs.discard(run)
 
     def join(self) -> None:
-        """Do nothing: it never splits."""
+        """Split no more."""
+        self._splits = False
+        self._compiled[True].clear()
 
     def terminate(self, owner: object = None) -> None:
         """Stop the runs of ``owner`` under way, from another thread; honoured between nodes, not inside one."""
@@ -120,43 +142,67 @@ class OpenVinoSession:
                         run.request.cancel()
 
     def close(self) -> None:
-        """Free the graph once the run under way has ended; a later ``run`` raises RuntimeError."""
+        """Free the graph once no run uses it; a later ``run`` raises RuntimeError."""
         with self._turn:
             self._closed = True
-            self._compiled.clear()
+            for compiled in self._compiled.values():
+                compiled.clear()
             self._last = self._latent = self._picture = None
             self._latent_request = ({}, None)
 
     def prepare(self, shapes: Shapes) -> None:
         """Compile the graph for inputs of these shapes, as the first run of them would."""
         with self._turn:
-            self._at(shapes)
+            self._at(shapes, half=False)
 
-    def _run(self, run: _Run, inputs: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    def _take(
+        self, run: _Run, inputs: Mapping[str, FloatArray], half: bool
+    ) -> tuple[_Compiled, Any, dict[str, FloatArray]]:
+        """A request for a run, and what to feed it; the latent part is computed here, one at a time."""
         if self._closed:
             raise RuntimeError("run() of a session that was closed")
         try:
             self._check(inputs)
-            compiled = self._at(tuple(sorted((name, values.shape) for name, values in inputs.items())))
-            request, feeds = compiled.request, dict(inputs)
+            compiled = self._at(tuple(sorted((name, values.shape) for name, values in inputs.items())), half)
+            feeds = dict(inputs)
             if compiled.latent is not None:
                 compiled.latent.infer(_of(compiled.latent, feeds), share_inputs=True)
-                feeds |= {f"cut_{n}": tensor.data for n, tensor in enumerate(compiled.latent.output_tensors)}
+                # Copied, for another run's latent part may be computed before these are read.
+                feeds |= {f"cut_{n}": tensor.data.copy() for n, tensor in enumerate(compiled.latent.output_tensors)}
+            with self._lock:
+                compiled.busy += 1
+                request = compiled.idle.pop() if compiled.idle else None
+            return compiled, compiled.graph.create_infer_request() if request is None else request, feeds
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise self._fault(run, error) from error
+
+    def _infer(
+        self, run: _Run, compiled: _Compiled, request: Any, feeds: dict[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        try:
             with self._lock:  # so that a stop comes either before the start, and is seen, or after it
                 if not run.stopped:
                     request.start_async(_of(request, feeds), share_inputs=True)
                     run.request = request
             if run.request is not None:  # one that was stopped, too, so that the next run finds it idle
                 request.wait()
+            outputs = {name: request.get_tensor(name).data.copy() for name in self._output_names}
         except (RuntimeError, TypeError, ValueError) as error:
             if not run.stopped:
-                raise InternalError(f"{self.backend}: the graph failed: {_reason(error)}") from error
+                raise self._fault(run, error) from error
         finally:
             with self._lock:  # the request is the next run's now, which a late stop must not meet
                 run.request = None
+                compiled.busy -= 1
+                compiled.idle.append(request)
         if run.stopped:
             raise Cancelled("the run was stopped on request")
-        return {name: request.get_tensor(name).data.copy() for name in self._output_names}
+        return outputs
+
+    def _fault(self, run: _Run, error: Exception) -> AssetgenError:
+        if run.stopped:
+            return Cancelled("the run was stopped on request")
+        return InternalError(f"{self.backend}: the graph failed: {_reason(error)}")
 
     def _check(self, inputs: Mapping[str, FloatArray]) -> None:
         """OpenVINO itself would convert other types, and keep the last value of an input that is not given."""
@@ -166,27 +212,30 @@ class OpenVinoSession:
             if values.dtype != np.float32:
                 raise ValueError(f"input {name!r} is {values.dtype}, expected float32")
 
-    def _at(self, shapes: Shapes) -> _Compiled:
+    def _at(self, shapes: Shapes, half: bool) -> _Compiled:
         """The graph for these shapes, compiled if need be."""
-        found = self._compiled.get(shapes)
-        if self._last is not None and self._last is not found and self._last.pixels > SCRATCH_KEPT_PX:
-            self._last.graph.release_memory()
+        sizes = self._compiled[half]
+        found = sizes.get(shapes)
+        last = self._last
+        if last is not None and last is not found and last.pixels > SCRATCH_KEPT_PX and not last.busy:
+            last.graph.release_memory()
         if found is None:
-            while len(self._compiled) >= SIZES_KEPT:
-                self._compiled.popitem(last=False)
-            found = self._compiled[shapes] = self._compile(dict(shapes))
-        self._compiled.move_to_end(shapes)
+            while len(sizes) >= SIZES_KEPT:
+                sizes.popitem(last=False)
+            found = sizes[shapes] = self._compile(dict(shapes), half)
+        sizes.move_to_end(shapes)
         self._last = found
         return found
 
-    def _compile(self, shapes: dict[str, tuple[int, ...]]) -> _Compiled:
+    def _compile(self, shapes: dict[str, tuple[int, ...]], half: bool) -> _Compiled:
         latent = None
         if self._latent is not None:
             latent = self._latent_for({port.any_name: shapes[port.any_name] for port in self._latent.inputs})
             shapes |= {f"cut_{n}": tuple(tensor.shape) for n, tensor in enumerate(latent.output_tensors)}
-        graph = self._compile_part(self._picture, shapes, self._settings)
+        settings = {**self._settings, "NUM_STREAMS": 2} if half else self._settings
+        graph = self._compile_part(self._picture, shapes, settings)
         pixels = max(int(np.prod(list(port.shape)[2:])) for port in graph.outputs)
-        return _Compiled(graph, graph.create_infer_request(), pixels, latent)
+        return _Compiled(graph, pixels, latent, [graph.create_infer_request()])
 
     def _latent_for(self, shapes: dict[str, tuple[int, ...]]) -> Any:
         """The request of the latent part, which is the same for pictures of all sizes."""
@@ -202,18 +251,21 @@ class OpenVinoSession:
         return self._core.compile_model(model, "CPU", dict(settings))
 
 
-def open_openvino_session(package: VerifiedPackage, device: str, threads: int | None = None) -> OpenVinoSession:
+def open_openvino_session(
+    package: VerifiedPackage, device: str, threads: int | None = None, reason: str = "asked for"
+) -> OpenVinoSession:
     """Load a package's graph and compile it for its smallest size; see ``runtime.open_session``.
 
     Args:
-        device: ``openvino`` for fp32, ``openvino:bf16``.
+        device: ``openvino`` for fp32, ``openvino:bf16``; ``openvino:int8`` for the package's graph of that precision.
     """
     if device not in DEVICES:
         raise ConfigInvalid(f"device {device!r:.80} is not allowed; use {' or '.join(DEVICES)}", field="device")
     if threads is not None and not 1 <= threads <= 1024:
         raise ConfigInvalid(f"threads: {threads} is not allowed; use 1 to 1024", field="threads")
     openvino = import_openvino()
-    graph = package.read(package.manifest.graph)
+    precision = device.partition(":")[2] or "fp32"
+    graph = package.read_graph("int8" if precision == "int8" else "fp32")
     core = openvino_core()
     if device == "openvino:bf16" and (problem := _bf16_problem(core)):
         raise RuntimeMissing(f"device {device!r}: {problem}", hint="Use cpu or openvino, which compute in fp32.")
@@ -225,11 +277,10 @@ def open_openvino_session(package: VerifiedPackage, device: str, threads: int | 
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,  # pinned threads wait for their core while the engine beside us has it
     }
-    precision = device.partition(":")[2] or "fp32"
     backend = f"openvino-{_version(openvino)}/cpu/{precision}/{_kernels(precision)}/threads{threads}"
     try:
         spatial = {spec.name for spec in package.manifest.inputs if spec.role in SPATIAL_ROLES}
-        session = OpenVinoSession(core, core.read_model(graph), settings, openvino, backend, spatial)
+        session = OpenVinoSession(core, core.read_model(graph), settings, openvino, backend, spatial, reason)
         session.prepare(_smallest(package.manifest))
     except (RuntimeError, TypeError, ValueError) as error:
         raise PackageInvalid(
@@ -286,7 +337,7 @@ def usable_devices() -> tuple[tuple[str, ...], str]:
     """Names of the devices that OpenVINO really has here, and when one is lacking why; raises RuntimeMissing."""
     import_openvino()  # a core that is kept would hide that it no longer loads
     problem = _bf16_problem(openvino_core())
-    return tuple(name for name in DEVICES if not (problem and name == "openvino:bf16")), problem
+    return ("openvino",) if problem else ("openvino", "openvino:bf16"), problem
 
 
 def _bf16_problem(core: Any) -> str:

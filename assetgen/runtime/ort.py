@@ -23,6 +23,8 @@ CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 INSTALL_CPU = "Install it: pip install 'assetgen[cpu]'"
 INSTALL_CUDA = "Install it: pip uninstall -y onnxruntime, then pip install 'assetgen[cuda]'"
 
+_NAME = re.compile(r"auto|(?:cpu|cuda(?::(?P<index>[0-9]{1,3}))?)(?::(?P<precision>fp16|int8))?")
+
 log = logging.getLogger(__name__)
 
 
@@ -90,19 +92,20 @@ class OrtSession:
 
 def open_ort_session(package: VerifiedPackage, device: str = "auto", threads: int | None = None) -> OrtSession:
     """Load a package's graph; see ``runtime.open_session``."""
-    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]{1,3}))?", device)
+    match = _NAME.fullmatch(device)
     if match is None:
-        allowed = "auto, cpu, cuda or cuda:N, openvino or openvino:bf16"
+        allowed = "auto, cpu, cuda or cuda:N, openvino or openvino:bf16, tensorrt; or one with :fp16 or :int8 behind it"
         raise ConfigInvalid(f"device {device!r:.80} is not allowed; use {allowed}", field="device")
     if threads is not None and not 1 <= threads <= 1024:
         raise ConfigInvalid(f"threads: {threads} is not allowed; use 1 to 1024", field="threads")
     ort = import_onnxruntime()
-    graph = package.read(package.manifest.graph)
+    precision = match["precision"] or "fp32"
+    graph = package.read_graph(precision)
     if device == "auto":
         return _open_best(ort, graph, package, threads)
-    if device == "cpu":
-        return _open_cpu(ort, graph, package, threads, "asked for")
-    return _open_cuda(ort, graph, package, int(match.group(1) or 0), "asked for")
+    if device.startswith("cpu"):
+        return _open_cpu(ort, graph, package, threads, "asked for", precision)
+    return _open_cuda(ort, graph, package, int(match["index"] or 0), "asked for", precision)
 
 
 def installed_distributions() -> dict[str, str]:
@@ -157,7 +160,14 @@ def _open_best(ort: ModuleType, graph: bytes, package: VerifiedPackage, threads:
         return _open_cpu(ort, graph, package, threads, f"CUDA does not open: {error.message}")
 
 
-def _open_cpu(ort: ModuleType, graph: bytes, package: VerifiedPackage, threads: int | None, reason: str) -> OrtSession:
+def _open_cpu(
+    ort: ModuleType,
+    graph: bytes,
+    package: VerifiedPackage,
+    threads: int | None,
+    reason: str,
+    precision: str = "fp32",
+) -> OrtSession:
     threads = threads or usable_cores()
 
     def load(count: int) -> Any:
@@ -169,11 +179,13 @@ def _open_cpu(ort: ModuleType, graph: bytes, package: VerifiedPackage, threads: 
     # server. Two halves of them, an asset each, make a fifth more a second (measured, two cores).
     session, half = load(threads), load(threads // 2) if threads > 1 else None
     # Measured: with a number of channels that is no multiple of 4 the bytes depend on the number of threads.
-    backend = f"onnxruntime-{ort.__version__}/cpu/fp32/{instruction_family()}/threads{threads}"
+    backend = f"onnxruntime-{ort.__version__}/cpu/{precision}/{instruction_family()}/threads{threads}"
     return OrtSession(session, ort, backend, "cpu", reason, half)
 
 
-def _open_cuda(ort: ModuleType, graph: bytes, package: VerifiedPackage, index: int, reason: str) -> OrtSession:
+def _open_cuda(
+    ort: ModuleType, graph: bytes, package: VerifiedPackage, index: int, reason: str, precision: str = "fp32"
+) -> OrtSession:
     if CUDA_PROVIDER not in ort.get_available_providers():
         raise RuntimeMissing("the installed onnxruntime has no CUDA", hint=INSTALL_CUDA)
     devices, problem = cuda_devices()
@@ -210,7 +222,7 @@ def _open_cuda(ort: ModuleType, graph: bytes, package: VerifiedPackage, index: i
         )
     device = devices[index]
     mixed = "+cpu" if placement else ""
-    backend = f"onnxruntime-{ort.__version__}/cuda{mixed}/fp32/{_slug(device)}-driver{device.driver}"
+    backend = f"onnxruntime-{ort.__version__}/cuda{mixed}/{precision}/{_slug(device)}-driver{device.driver}"
     return OrtSession(session, ort, backend, f"cuda:{index} {device.name}", reason + placement)
 
 

@@ -463,7 +463,7 @@ def test_a_replacement_that_fails_puts_the_former_package_back(tmp_path, monkeyp
 
     monkeypatch.setattr(Path, "replace", fail_once)
     with pytest.raises(OSError, match="Permission denied"):
-        assemble._replace_folder(partial, output)
+        assemble.replace_folder(partial, output)
     assert (output / "f").read_text() == "former"
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
-import math
 import os
 import subprocess
 import sys
 import threading
 import types
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from assetgen import doctor, golden
 from assetgen.errors import Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
+from assetgen.fidelity import psnr_db
 from assetgen.package import VerifiedPackage, verify_package, write_manifest
 from assetgen.runtime import open_session, openvino, precision_of, self_check
 from assetgen.runtime.cpu import instruction_family, usable_cores
@@ -195,13 +194,6 @@ def test_the_processor_by_onnx_runtime_needs_no_openvino(package):
     assert done.stdout == "False\n"
 
 
-@pytest.mark.parametrize(
-    ("given", "wanted"), [(0.0, math.inf), (0.1, 20.0), (0.01, 40.0), (1.0, 0.0), (math.nan, -math.inf)]
-)
-def test_psnr_of_a_uniform_difference(given, wanted):
-    assert doctor.psnr_db(np.zeros((1, 3, 2, 2), np.float32), np.full((1, 3, 2, 2), given)) == pytest.approx(wanted)
-
-
 class Rounded:
     """ONNX Runtime's session with an error on top, as if it computed in bf16."""
 
@@ -225,14 +217,14 @@ def test_doctor_holds_bf16_to_40_db_whatever_the_limits_of_fp32(tmp_path, monkey
 
     def opened(package: VerifiedPackage, device: str, threads: int | None) -> Any:
         exact = open_session(package, "cpu", threads)
-        return exact if device == "openvino" else Rounded(exact, error)
+        return Rounded(exact, error) if device == "openvino:bf16" else exact
 
     monkeypatch.setattr(doctor, "open_session", opened)
     said: list[str] = []
     assert doctor.examine([tmp_path], "openvino:bf16", 1, said.append) == status
     (line,) = (line for line in said if "bf16 against fp32" in line)
     assert ("base_color 40.9 dB" in line) is (status == 0)
-    assert line.endswith("ok" if status == 0 else "FAILED: base_color, height, roughness, metallic")
+    assert line.endswith("ok" if status == 0 else "metallic has 39.2 dB, at least 40 are asked for")
 
 
 # What needs it.
@@ -279,7 +271,8 @@ def test_bytes_depend_on_no_earlier_run(package, monkeypatch, kept_px):
 def test_only_so_many_sizes_are_kept(session):
     for cells in SIZES:
         session.run(tiny_feeds(cells=cells))
-        assert len(session._compiled) <= openvino.SIZES_KEPT
+        session.run(tiny_feeds(cells=cells), half=session.splits)
+        assert all(0 < len(kept) <= openvino.SIZES_KEPT for kept in session._compiled.values() if session.splits)
 
 
 @needs_openvino
@@ -338,7 +331,7 @@ def test_the_backend_names_what_changes_bytes(package, session):
     assert two.backend == f"openvino-{version}/cpu/fp32/{instruction_family()}/threads2"
     assert session.backend.endswith(f"threads{usable_cores()}")
     assert precision_of(session.backend) == "fp32"
-    assert (session.device, session.reason, session.splits) == ("cpu", "asked for", False)
+    assert (session.device, session.reason, session.splits) == ("cpu", "asked for", usable_cores() > 1)
 
 
 @needs_openvino
@@ -376,24 +369,24 @@ def test_a_stop_right_after_the_start_leaves_the_session_idle(package):
     session, owner = open_session(package, "openvino"), object()
     feeds = tiny_feeds(cells=(2, 2))
     wanted = digest_of(session.run(feeds))
-    (shapes,) = session._compiled
-    compiled = session._compiled[shapes]
+    (compiled,) = session._compiled[False].values()
+    (request,) = compiled.idle
 
     class Stopping:
         """A request that is stopped before anybody waits for it."""
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(compiled.request, name)
+            return getattr(request, name)
 
         def start_async(self, *arguments: Any, **options: Any) -> None:
-            compiled.request.start_async(*arguments, **options)
+            request.start_async(*arguments, **options)
             (run,) = session._runs
             run.stopped = True
 
-    session._compiled[shapes] = replace(compiled, request=Stopping())
+    compiled.idle[:] = [Stopping()]
     with pytest.raises(Cancelled):
         session.run(feeds, owner=owner)
-    session._compiled[shapes] = compiled
+    compiled.idle[:] = [request]
     assert digest_of(session.run(feeds, owner=owner)) == wanted
 
 
@@ -424,10 +417,9 @@ def test_a_closed_session_does_not_run(package):
 
 
 @needs_openvino
-def test_it_runs_by_no_halves(session):
-    with pytest.raises(RuntimeError, match="does not split"):
-        session.run(tiny_feeds(), half=True)
-    self_check(session, tiny_feeds())
+def test_int8_needs_a_graph_of_it(package):
+    with pytest.raises(ConfigInvalid, match="no graph in int8; it has fp32"):
+        open_session(package, "openvino:int8")
 
 
 @needs_openvino
@@ -460,7 +452,7 @@ def test_the_report_of_devices_names_what_it_has(package):
     assert report.openvino == openvino.installed_version()
     assert report.openvino_devices[0] == "openvino"
     assert bool(report.openvino_problem) is (len(report.openvino_devices) == 1)
-    assert report.chosen != "openvino"
+    assert report.chosen.split(":")[0] in ("cpu", "cuda")
 
 
 @needs_openvino
@@ -480,7 +472,7 @@ def test_bf16_rounds_and_no_more(session, rounded):
     exact, found = session.run(feeds), rounded.run(feeds)
     for name, values in exact.items():
         assert found[name].dtype == np.float32
-        assert 30 < doctor.psnr_db(values, found[name]) < 80
+        assert 30 < psnr_db(values, found[name]) < 80
     self_check(rounded, feeds)
 
 
