@@ -33,10 +33,13 @@ FILE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.+-]{0,62}[A-Za-z0-9])?")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 
 InputRole: TypeAlias = Literal[
-    "latent", "class_weights", "truncation", "grid", "layout", "noise", "second_latent", "mix", "slider"
+    "latent", "class_weights", "truncation", "grid", "layout", "noise", "second_latent", "mix", "slider", "image"
 ]
-SPATIAL_ROLES = frozenset({"grid", "layout", "noise"})
+SPATIAL_ROLES = frozenset({"grid", "layout", "noise", "image"})
 MANY_ROLES = frozenset({"layout", "noise", "slider"})
+IMAGE_KINDS = frozenset({"style"})  # kinds of model whose graph takes a picture
+IMAGE_CHANNELS = 3
+PRECISIONS = ("fp16", "bf16", "int8")
 # Where a style can be mixed: in the layers at the resolution of the grid, and in all finer ones.
 PARTS = ("coarse", "fine")
 PATTERNS = ("plain", "stacked", "running", "scattered", "cells")
@@ -52,9 +55,10 @@ class InputSpec:
             ``truncation`` [n, 1]; ``grid`` noise [n, channels, h, w]; ``layout`` [n, 8, h, w], one resolution of a
             ``layouts.pyramid``; ``noise`` [n, 1, h, w]; and in some models ``second_latent``, another z [n, dimension],
             with ``mix`` [n, 2], how far each of ``PARTS`` goes over to its style, 0 to 1; ``slider`` [n, 1], the
-            parameter of the input's name, where 0 changes nothing.
+            parameter of the input's name, where 0 changes nothing; in kinds of ``IMAGE_KINDS`` alone ``image``, a
+            picture [n, 3, h, w] in [0, 1], sRGB-coded.
         shape: numbers, or names for free dimensions (``n``, ``h``, ``w``).
-        stride_px: for grid, layout and noise, output pixels per cell; 0 otherwise.
+        stride_px: for grid, layout, noise and image, output pixels per cell; 0 otherwise.
     """
 
     name: str
@@ -162,6 +166,21 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class PrecisionSpec:
+    """A smaller precision that the model was measured in, against its fp32 graph.
+
+    Attributes:
+        graph: file name of the graph in that precision; empty where a runtime rounds the fp32 graph by itself.
+        least_psnr_db: by output, below which a runtime does not compute this model.
+        most_normal_degrees: mean angle between normals derived from height, at most; 0 where none are derived.
+    """
+
+    graph: str
+    least_psnr_db: Mapping[str, float]
+    most_normal_degrees: float = 0.0
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a server must know of a model before it loads the graph.
 
@@ -170,6 +189,7 @@ class Manifest:
         license: SPDX expression of the weights' licence.
         provenance: data sets with licences and authors, training commit, recipe digest, seed, metrics.
         tolerance: largest difference allowed between backends, per precision and output.
+        precisions: what else than fp32 it may be computed in, by name of ``PRECISIONS``.
     """
 
     schema: int
@@ -189,6 +209,12 @@ class Manifest:
     files: tuple[FileEntry, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     tolerance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    precisions: Mapping[str, PrecisionSpec] = field(default_factory=dict)
+
+    @property
+    def graphs(self) -> dict[str, str]:
+        """File names of the graphs by precision, that in fp32 first."""
+        return {"fp32": self.graph} | {name: spec.graph for name, spec in self.precisions.items() if spec.graph}
 
 
 def is_model_id(text: str) -> bool:
@@ -251,7 +277,9 @@ def _check_size(size: SizeSpec) -> None:
 
 
 def _check_tensors(m: Manifest) -> None:
-    _rule(0 < m.latent_dimension <= MAX_CHANNELS, "latent_dimension", m.latent_dimension, f"1 to {MAX_CHANNELS}")
+    least = int(any(i.role in ("latent", "second_latent") for i in m.inputs))
+    fits = least <= m.latent_dimension <= MAX_CHANNELS
+    _rule(fits, "latent_dimension", m.latent_dimension, f"{least} to {MAX_CHANNELS}")
     channels = {
         "latent": m.latent_dimension,
         "class_weights": len(m.classes),
@@ -261,6 +289,7 @@ def _check_tensors(m: Manifest) -> None:
         "second_latent": m.latent_dimension,
         "mix": len(PARTS),
         "slider": 1,
+        "image": IMAGE_CHANNELS,
     }
     _unique([i.name for i in m.inputs] + [o.name for o in m.outputs], "inputs and outputs")
     for i in m.inputs:
@@ -281,6 +310,8 @@ def _check_tensors(m: Manifest) -> None:
         _rule(
             fits, "inputs", f"{count} of role {role}", f"at most one of each role but {', '.join(sorted(MANY_ROLES))}"
         )
+    takes = m.kind in IMAGE_KINDS
+    _rule(counts["image"] == takes, "inputs", f"{counts['image']} of role image", f"{int(takes)} in kind {m.kind!r}")
     together = counts["mix"] == counts["second_latent"]
     _rule(together, "inputs", "one of the roles mix and second_latent", "both or neither")
     _rule(bool(m.outputs), "outputs", m.outputs, "at least one")
@@ -292,6 +323,15 @@ def _check_tensors(m: Manifest) -> None:
     for precision, limits in m.tolerance.items():
         for name, limit in limits.items():
             _rule(limit >= 0, f"tolerance[{precision}][{name}]", limit, "0 or more")
+    names = {o.name for o in m.outputs}
+    for precision, spec in m.precisions.items():
+        where = f"precisions[{precision}]"
+        _rule(precision in PRECISIONS, "precisions", precision, f"one of {', '.join(PRECISIONS)}")
+        _rule(set(spec.least_psnr_db) == names, f"{where}.least_psnr_db", [*spec.least_psnr_db], "every output")
+        for name, limit in spec.least_psnr_db.items():
+            _rule(0 < limit <= 200, f"{where}.least_psnr_db[{name}]", limit, "above 0, at most 200")
+        degrees = spec.most_normal_degrees
+        _rule(0 <= degrees <= 90, f"{where}.most_normal_degrees", degrees, "0 to 90")
 
 
 def check_layout(layout: LayoutSpec, where: str) -> None:
@@ -329,5 +369,8 @@ def _check_files(m: Manifest) -> None:
         _rule(f.path.casefold() != MANIFEST_NAME, "files.path", f.path, "every file but the manifest")
         _rule(0 < f.size_bytes <= MAX_FILE_BYTES, f"files[{f.path}].size_bytes", f.size_bytes, f"1 to {MAX_FILE_BYTES}")
         _rule(SHA256_HEX.fullmatch(f.sha256) is not None, f"files[{f.path}].sha256", f.sha256, "64 lower hex digits")
-    listed = any(f.path == m.graph for f in m.files) and m.graph.endswith(".onnx")
-    _rule(listed, "graph", m.graph, "the name of a listed .onnx file")
+    _unique(m.graphs.values(), "graph and precisions.graph")
+    listed = {f.path for f in m.files if f.path.endswith(".onnx")}
+    for precision, graph in m.graphs.items():
+        where = "graph" if precision == "fp32" else f"precisions[{precision}].graph"
+        _rule(graph in listed, where, graph, "the name of a listed .onnx file")

@@ -33,11 +33,11 @@ class Plan(Protocol):
 
     @property
     def width_px(self) -> int:
-        """Width of the maps."""
+        """Width of what is computed: that of the maps, and at most what lies around them."""
 
     @property
     def height_px(self) -> int:
-        """Height of the maps."""
+        """Height of what is computed, likewise."""
 
 
 class Kind(Protocol):
@@ -137,7 +137,7 @@ def check_parameters(
 def _check_value(spec: ParameterSpec, value: ParameterValue) -> ParameterValue:
     number = isinstance(value, Real) and not isinstance(value, bool)
     if spec.type == "float" and number and math.isfinite(value) and spec.minimum <= value <= spec.maximum:  # type: ignore[arg-type, operator]
-        return float(value)
+        return float(value)  # type: ignore[arg-type]
     if spec.type == "int" and number and isinstance(value, Integral) and spec.minimum <= int(value) <= spec.maximum:
         return int(value)
     if spec.type == "choice" and isinstance(value, str) and value in spec.values:

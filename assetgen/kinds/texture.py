@@ -26,7 +26,8 @@ import numpy as np
 
 from assetgen import check as arrays
 from assetgen import latents, layouts
-from assetgen.errors import FieldInvalid, PackageInvalid
+from assetgen.errors import PackageInvalid
+from assetgen.kinds.classes import NO_CLASS, asset_name, check_asset_name, class_weights
 from assetgen.kinds.plan import (
     MAX_SEED,
     check_edge,
@@ -37,7 +38,7 @@ from assetgen.kinds.plan import (
 )
 from assetgen.manifest import PARTS, PATTERNS, LayoutSpec, Manifest
 from assetgen.package import VerifiedPackage
-from assetgen.postprocess import encode, pbr, profiles
+from assetgen.postprocess import encode, pbr, profiles, xmp
 from assetgen.types import (
     Artifact,
     Encoding,
@@ -48,7 +49,6 @@ from assetgen.types import (
     Request,
 )
 
-NO_CLASS = "none"
 ANY_PATTERN = "auto"
 ALL_PARTS = "all"
 _TYPES = {
@@ -151,13 +151,13 @@ def resolve(manifest: Manifest, request: Request) -> Plan:
     seed = check_integer(request.seed, 0, MAX_SEED, "seed")
     first_index, count = check_indices(request)
     values: dict[str, Any] = check_parameters(manifest.parameters, request.parameters, manifest.id)
-    weights, class_name = _class_weights(manifest, values)
+    weights, class_name = class_weights(manifest, values)
     relief_px = sum(weight * known.relief_px for weight, known in zip(weights, manifest.classes, strict=True))
     variation_seed, pattern = values.get("variation_seed", -1), values.get("pattern", ANY_PATTERN)
     mix_seed, part = values.get("mix_seed", -1), values.get("mix_part", ALL_PARTS)
     mix = 0.0 if mix_seed < 0 else values.get("mix", 1.0)
     if request.output.name:
-        _check_name(request.output.name, first_index + count - 1)
+        check_asset_name(request.output.name, first_index + count - 1)
     return Plan(
         seed=seed,
         first_index=first_index,
@@ -232,9 +232,9 @@ def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, Flo
     Raises:
         ValueError: an output is not finite, or not what the manifest says.
     """
-    output = replace(plan.output, name=_asset_name(plan, index))
+    output = replace(plan.output, name=asset_name(plan.output.name, plan.class_name, plan.seed, index))
     facts = {"model": manifest.id, "version": manifest.version, "seed": str(plan.seed), "index": str(index)}
-    metadata = encode.xmp_packet(facts) if output.encoding is Encoding.PNG else b""
+    metadata = xmp.xmp_packet(facts) if output.encoding is Encoding.PNG else b""
     profile = profiles.find_profile(output.profile)
     for packed in profiles.pack(_material(manifest, plan, outputs), profile, output):
         data = encode.encode(
@@ -272,40 +272,8 @@ def _material(manifest: Manifest, plan: Plan, outputs: Mapping[str, FloatArray])
     return Material({kind: maps[kind] for kind in MapKind if kind in plan.needed})
 
 
-def _class_weights(manifest: Manifest, values: Mapping[str, Any]) -> tuple[tuple[float, ...], str]:
-    """Weights in the manifest's order, and a name for the files."""
-    names = [known.name for known in manifest.classes]
-    first = values.get("class", names[0])
-    second, blend = values.get("blend_class", NO_CLASS), values.get("blend", 0.0)
-    if second == NO_CLASS:
-        blend = 0.0
-    weights = [0.0] * len(names)
-    weights[names.index(first)] += 1.0 - blend
-    if blend:
-        weights[names.index(second)] += blend
-    return tuple(weights), first
-
-
 def _check_output(manifest: Manifest, output: OutputSpec) -> frozenset[MapKind]:
     """The maps that the output's files are made of."""
     textures = profiles.select_textures(output, made_maps(manifest))
     sources = {source for texture in textures for source in texture.channels} - {"one", "zero"}
     return frozenset(MapKind.ROUGHNESS if source == "smoothness" else MapKind(source) for source in sources)
-
-
-def _check_name(name: str, last_index: int) -> None:
-    profiles.check_name(name)
-    longest = 64 - len(f"_{last_index}")
-    if last_index and len(name) > longest:
-        raise FieldInvalid(
-            f"output.name: {len(name)} characters leave no room for the index {last_index}; use at most {longest}",
-            field="output.name",
-            metadata={"given": name, "max": str(longest)},
-        )
-
-
-def _asset_name(plan: Plan, index: int) -> str:
-    """A name of its own for each index, whatever the count: ``rock``, ``rock_1``, ``rock_2``."""
-    if plan.output.name:
-        return f"{plan.output.name}_{index}" if index else plan.output.name
-    return f"{plan.class_name}_{plan.seed}_{index}"

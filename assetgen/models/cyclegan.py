@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -33,8 +34,9 @@ class TransferConfig:
         width: channels at full resolution (``ngf``); 64 in the paper, 24 for real time.
         blocks: residual blocks; 9 in the paper at 256 px, 6 at 128 px.
         wrap: pad periodically, else by reflection.
-        norm: "instance"; "pixel", the channels of each place to unit power, which looks at no neighbour; or "batch",
-            constants once trained, folded into the convolutions when exported.
+        norm: "instance"; "pixel", the channels of each place to unit power, which looks at no neighbour; "batch",
+            constants once trained, folded into the convolutions when exported; or "none", gains and biases alone, which
+            begins by handing its input back and is the same in training and in use.
     """
 
     channels: int = 3
@@ -56,11 +58,27 @@ class PixelNorm(nn.Module):
         return pixel_norm(x) * self.gain[:, None, None] + self.bias[:, None, None]
 
 
+class Affine(nn.Module):
+    """A gain and a bias a channel, and no norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain[:, None, None] + self.bias[:, None, None]
+
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "instance": nn.InstanceNorm2d,
     "pixel": PixelNorm,
     "batch": nn.BatchNorm2d,
+    "none": Affine,
 }
+FIRST_GAIN = 0.1  # without norms, of what residual blocks and the colours add at first
+
+PATCH_NORMS = ("instance", "none")
 
 
 def check_edges(x: Tensor, channels: int) -> None:
@@ -83,6 +101,22 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def initialise_without_norms(network: nn.Module) -> None:
+    """Weights that keep signals alive where nothing normalises them (He et al. 2015), for ReLU."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def weaken(layer: nn.Module) -> None:
+    """Let a layer give ``FIRST_GAIN`` of what it would give."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(FIRST_GAIN)
 
 
 class ResidualBlock(nn.Module):
@@ -124,7 +158,14 @@ class CycleganGenerator(nn.Module):
         self.norms = nn.ModuleList(norm(channels) for channels in (width, 2 * width, 4 * width, 2 * width, width))
         self.color = PaddedConv(width, config.channels, 7, padding=padding)
         self.through = nn.Conv2d(config.channels, config.channels, 1, bias=False)
-        initialise(self)
+        if config.norm == "none":
+            initialise_without_norms(self)
+            weaken(self.color)
+            for block in self.blocks:
+                if isinstance(block, ResidualBlock) and isinstance(block.second_norm, Affine):
+                    nn.init.constant_(block.second_norm.gain, FIRST_GAIN)
+        else:
+            initialise(self)
         nn.init.eye_(self.through.weight[:, :, 0, 0])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,16 +186,33 @@ class PatchDiscriminator(nn.Module):
     """Pictures ``[n, channels, h, w]`` to logits ``[n, 1, h', w']``, one for each patch of 70x70 px.
 
     Of pix2pix (Isola et al. 2017). Zero-padded, since crops of reals do not tile. Edges are 32 px or more.
+
+    Args:
+        halvings: 3 in the paper; 2 judges patches of 34x34 px, for pixel art and small crops.
+        norm: "instance", the paper's, which hides from it how bright, coloured and contrasted a picture is; or "none",
+            which shows it that, and needs a gradient penalty (He et al. 2015's initial weights keep signals alive).
+
+    Raises:
+        ConfigInvalid: an unknown norm.
     """
 
-    def __init__(self, channels: int = 3, width: int = 64) -> None:
+    def __init__(self, channels: int = 3, width: int = 64, halvings: int = 3, norm: str = "instance") -> None:
         super().__init__()
+        if norm not in PATCH_NORMS:
+            raise ConfigInvalid(f"there is no norm {norm!r}", hint=f"choose from {', '.join(PATCH_NORMS)}")
+        plain = norm == "none"
         self.enter = nn.Conv2d(channels, width, 4, 2, 1)
-        sizes = [(width, 2 * width, 2), (2 * width, 4 * width, 2), (4 * width, 8 * width, 1)]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 4, stride, 1, bias=False) for a, b, stride in sizes)
-        self.norms = nn.ModuleList(nn.InstanceNorm2d(b) for _, b, _ in sizes)
-        self.score = nn.Conv2d(8 * width, 1, 4, 1, 1)
+        widths = [width << level for level in range(halvings + 1)]
+        strides = [2] * (halvings - 1) + [1]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 4, stride, 1, bias=plain) for (a, b), stride in zip(pairwise(widths), strides, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.Identity() if plain else nn.InstanceNorm2d(b) for b in widths[1:])
+        self.score = nn.Conv2d(widths[-1], 1, 4, 1, 1)
         initialise(self)
+        if plain:
+            for conv in (self.enter, *self.convs, self.score):
+                nn.init.kaiming_normal_(conv.weight, a=LEAK)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(self.enter(x), LEAK)

@@ -9,6 +9,7 @@ periodic or reflects; nearest upsampling in place of transposed convolutions. No
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +18,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from assetgen.errors import ConfigInvalid
-from assetgen.models.cyclegan import check_edges, initialise
+from assetgen.models.cyclegan import (
+    FIRST_GAIN,
+    Affine,
+    check_edges,
+    initialise,
+    initialise_without_norms,
+    weaken,
+)
 from assetgen.models.parts import PaddedConv, nearest_up
 
 LEAK = 0.01
@@ -34,6 +42,8 @@ class StarganConfig:
         blocks: residual blocks; 6 in the paper.
         style: dimension of what a class is mapped to.
         wrap: pad periodically, else by reflection.
+        norm: "instance", the paper's; "batch", constants once trained, so that neighbouring tiles still match; or
+            "none", gains and biases alone.
     """
 
     domains: int
@@ -42,14 +52,26 @@ class StarganConfig:
     blocks: int = 6
     style: int = 64
     wrap: bool = True
+    norm: str = "instance"
+
+
+def _no_norm(channels: int, affine: bool) -> nn.Module:
+    return Affine(channels) if affine else nn.Identity()
+
+
+NORMS: dict[str, Callable[..., nn.Module]] = {
+    "instance": nn.InstanceNorm2d,
+    "batch": nn.BatchNorm2d,
+    "none": _no_norm,
+}
 
 
 class AdaptiveNorm(nn.Module):
-    """Instance norm, then gains and biases that are linear in the style ``[n, style]`` (Huang and Belongie 2017)."""
+    """A norm, then gains and biases that are linear in the style ``[n, style]`` (Huang and Belongie 2017)."""
 
-    def __init__(self, channels: int, style: int) -> None:
+    def __init__(self, channels: int, style: int, norm: Callable[..., nn.Module]) -> None:
         super().__init__()
-        self.norm = nn.InstanceNorm2d(channels)
+        self.norm = norm(channels, affine=False)
         self.gain = nn.Linear(style, channels)
         self.shift = nn.Linear(style, channels)
 
@@ -62,12 +84,12 @@ class AdaptiveNorm(nn.Module):
 class AdaptiveBlock(nn.Module):
     """Residual block under adaptive norms."""
 
-    def __init__(self, width: int, style: int, padding: str) -> None:
+    def __init__(self, width: int, style: int, padding: str, norm: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.conv = PaddedConv(width, width, 3, padding=padding, bias=False)
-        self.norm = AdaptiveNorm(width, style)
+        self.norm = AdaptiveNorm(width, style, norm)
         self.second_conv = PaddedConv(width, width, 3, padding=padding, bias=False)
-        self.second_norm = AdaptiveNorm(width, style)
+        self.second_norm = AdaptiveNorm(width, style, norm)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         y = self.second_conv(F.relu(self.norm(self.conv(x), style)))
@@ -81,26 +103,36 @@ class StarganGenerator(nn.Module):
     The weights add up to 1 and may blend styles. Down to a quarter of the edges no layer knows the style.
 
     Raises:
+        ConfigInvalid: an unknown norm.
         ValueError: edges that are no multiples of 4, or below 8.
     """
 
     def __init__(self, config: StarganConfig) -> None:
         super().__init__()
+        if config.norm not in NORMS:
+            raise ConfigInvalid(f"there is no norm {config.norm!r}", hint=f"choose from {', '.join(NORMS)}")
         self.config = config
-        width, style = config.width, config.style
+        norm, width, style = NORMS[config.norm], config.width, config.style
         padding = "wrap" if config.wrap else "reflect"
         self.embed = nn.Linear(config.domains, style)
         self.mapping = nn.Linear(style, style)
         self.enter = PaddedConv(config.channels, width, 7, padding=padding, bias=False)
         sizes = [(width, 2 * width), (2 * width, 4 * width)]
         self.downs = nn.ModuleList(PaddedConv(a, b, 3, padding=padding, stride=2, bias=False) for a, b in sizes)
-        self.norms = nn.ModuleList(nn.InstanceNorm2d(c, affine=True) for c in (width, 2 * width, 4 * width))
-        self.blocks = nn.ModuleList(AdaptiveBlock(4 * width, style, padding) for _ in range(config.blocks))
+        self.norms = nn.ModuleList(norm(c, affine=True) for c in (width, 2 * width, 4 * width))
+        self.blocks = nn.ModuleList(AdaptiveBlock(4 * width, style, padding, norm) for _ in range(config.blocks))
         self.ups = nn.ModuleList(PaddedConv(b, a, 3, padding=padding, bias=False) for a, b in reversed(sizes))
-        self.up_norms = nn.ModuleList(AdaptiveNorm(a, style) for a, _ in reversed(sizes))
+        self.up_norms = nn.ModuleList(AdaptiveNorm(a, style, norm) for a, _ in reversed(sizes))
         self.color = PaddedConv(width, config.channels, 7, padding=padding)
         self.through = nn.Conv2d(config.channels, config.channels, 1, bias=False)
-        initialise(self)
+        if config.norm == "none":
+            initialise_without_norms(self)
+            weaken(self.color)
+            for block in self.blocks:
+                if isinstance(block, AdaptiveBlock):
+                    nn.init.constant_(block.second_norm.gain.bias, FIRST_GAIN - 1)
+        else:
+            initialise(self)
         nn.init.eye_(self.through.weight[:, :, 0, 0])
 
     def forward(self, x: Tensor, class_weights: Tensor) -> Tensor:

@@ -7,11 +7,7 @@ on one machine and one version of isal; on another processor the compressed byte
 
 from __future__ import annotations
 
-import html
-import re
 import struct
-from collections.abc import Mapping
-from enum import StrEnum
 
 import numpy as np
 from isal import isal_zlib
@@ -31,14 +27,6 @@ _LAYOUTS = {
 _MEDIA_TYPES = {Encoding.PNG: "image/png", Encoding.RAW: "application/octet-stream"}
 _FILTER_UP = 2
 _SRGB_PERCEPTUAL = b"\0"
-_PROPERTY_NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-class DigitalSourceType(StrEnum):
-    """How a picture came about, by the terms of IPTC's vocabulary."""
-
-    TRAINED_ALGORITHMIC_MEDIA = "trainedAlgorithmicMedia"
-    COMPOSITE_WITH_TRAINED_ALGORITHMIC_MEDIA = "compositeWithTrainedAlgorithmicMedia"
 
 
 def media_type(encoding: Encoding) -> str:
@@ -61,7 +49,7 @@ def encode(
         pixel_format: must fit ``pixels``.
         encoding: PNG, or raw rows top to bottom, channels interleaved, 16 bits little-endian.
         color_space: sRGB marks a PNG so; linear data carries no mark, as engines set data maps up themselves.
-        metadata: an XMP packet for the PNG, see ``xmp_packet``; raw pixels carry none.
+        metadata: an XMP packet for the PNG, see ``xmp.xmp_packet``; raw pixels carry none.
 
     Raises:
         ValueError: ``pixels`` are not of that format.
@@ -75,35 +63,6 @@ def encode(
     if encoding is Encoding.RAW:
         return pixels.astype("<u2" if bits == 16 else np.uint8, copy=False).tobytes()
     return _png(pixels, pixel_format, color_space, metadata)
-
-
-def xmp_packet(
-    properties: Mapping[str, str] | None = None,
-    source_type: DigitalSourceType = DigitalSourceType.TRAINED_ALGORITHMIC_MEDIA,
-) -> bytes:
-    """Return an XMP packet that marks a picture as made by a trained model.
-
-    Args:
-        properties: more facts in a namespace of our own, such as ``model`` or ``seed``: lower_snake_case names to
-            text; written in sorted order, so equal properties give equal bytes.
-        source_type: what IPTC's DigitalSourceType says.
-    """
-    facts = []
-    for name, value in sorted((properties or {}).items()):
-        if not _PROPERTY_NAME.fullmatch(name):
-            raise ValueError(f"properties: {name!r} is not a lower_snake_case name")
-        if any(ord(character) < 32 for character in value):
-            raise ValueError(f"properties[{name}]: control characters cannot stand in XML")
-        facts.append(f' assetgen:{name}="{html.escape(value)}"')
-    return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
-        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
-        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-        ' xmlns:assetgen="urn:assetgen:xmp:1#"'
-        f' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/{source_type}"'
-        f'{"".join(facts)}/></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
-    ).encode()
 
 
 def _png(pixels: PixelArray, pixel_format: PixelFormat, color_space: ColorSpace, metadata: bytes) -> bytes:

@@ -200,12 +200,15 @@ def check_name(name: str) -> None:
         )
 
 
-def select_textures(output: OutputSpec, available: tuple[MapKind, ...] = tuple(MapKind)) -> tuple[Texture, ...]:
+def select_textures(
+    output: OutputSpec, available: tuple[MapKind, ...] = tuple(MapKind), *, partial: bool = False
+) -> tuple[Texture, ...]:
     """Return the files that ``output`` asks for, in the profile's order; cheap enough to call before any work.
 
     Args:
         output: profile and maps are read; empty ``maps`` means every map that is available.
         available: maps that the material has, or will have once ``pbr.complete`` has run.
+        partial: of a profile that packs maps, give the files that can be made instead of refusing.
 
     Raises:
         FieldInvalid: unknown profile, maps chosen in a profile that packs them, a map twice, or one that is not there.
@@ -215,6 +218,10 @@ def select_textures(output: OutputSpec, available: tuple[MapKind, ...] = tuple(M
         _refuse_maps(profile, output.maps)
         needed = {source for texture in profile.textures for source in map(_map_of, texture.channels) if source}
         missing = [kind.value for kind in MapKind if kind in needed and kind not in available]
+        if missing and partial:
+            return tuple(
+                t for t in profile.textures if {_map_of(source) for source in t.channels} <= {None, *available}
+            )
         if missing:
             raise FieldInvalid(
                 f"output.profile: {profile.id!r} needs maps that this model does not make: {', '.join(missing)}",
@@ -236,13 +243,14 @@ def select_textures(output: OutputSpec, available: tuple[MapKind, ...] = tuple(M
     return tuple(texture for texture in profile.textures if texture.map_kind in wanted)
 
 
-def pack(material: Material, profile: Profile, output: OutputSpec) -> Iterator[PackedTexture]:
+def pack(material: Material, profile: Profile, output: OutputSpec, *, partial: bool = False) -> Iterator[PackedTexture]:
     """Yield the files of a material, quantised but not encoded, one at a time in the profile's order.
 
     Args:
         material: complete maps (see ``pbr.complete``), all of one size.
         profile: what ``find_profile(output.profile)`` returned.
         output: maps, normal convention, encoding (it sets the extension) and a name that is not empty.
+        partial: as in ``select_textures``.
 
     Raises:
         FieldInvalid: the name or the choice of maps is not allowed; raised before the first file.
@@ -251,7 +259,7 @@ def pack(material: Material, profile: Profile, output: OutputSpec) -> Iterator[P
     if output.profile != profile.id:
         raise ValueError(f"profile: got {profile.id!r} for an output of {output.profile!r}")
     check_name(output.name)
-    textures = select_textures(output, tuple(material.maps))
+    textures = select_textures(output, tuple(material.maps), partial=partial)
     _check_maps(material)
     return _packed(material, textures, output.normal_convention or profile.normal_convention, output)
 

@@ -22,6 +22,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from assetgen.errors import ConfigInvalid
+from assetgen.models.parts import standing_statistics
 from assetgen.models.patches import cut_border
 from assetgen.models.stargan import StarganConfig, StarganDiscriminator, StarganGenerator
 from assetgen.training import distil, parallel
@@ -30,16 +31,19 @@ from assetgen.training.batches import Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
 from assetgen.training.loop import adam, autocast, learning_rate, move_average, set_learning_rate
 from assetgen.training.recipe import recipe_from_values
-from assetgen.training.style import GENERATOR_SHARES
-from assetgen.training.style_batches import dither, mixed_batch
+from assetgen.training.style import GENERATOR_SHARES, MORE, STANDING_BATCHES
+from assetgen.training.style_batches import dither, domain_batch, mixed_batch
 from assetgen.training.style_look import SHOWN, change, figures, looked_at, write_rows
 from assetgen.training.style_recipe import StyleRecipe
+from assetgen.training.style_terms import beside, seen
 from assetgen.training.sums import Sums
 
 
 def generator_config(recipe: StyleRecipe, domains: int) -> StarganConfig:
     """The generator that a recipe asks for."""
-    return StarganConfig(domains, width=recipe.width, blocks=recipe.blocks, style=recipe.style, wrap=recipe.wrap)
+    return StarganConfig(
+        domains, width=recipe.width, blocks=recipe.blocks, style=recipe.style, wrap=recipe.wrap, norm=recipe.norm
+    )
 
 
 class StarTask:
@@ -104,8 +108,11 @@ class StarTask:
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + progress.step)
         drawn = mixed_batch(self.reals, self.share, progress.step)
         crops, labels, targets = (tensor.to(self.device) for tensor in drawn)
-        made = self._generator_step(crops, labels, targets, rng, sums)
-        shown = Shown(self._inner(crops), labels, self._inner(made), targets)
+        if recipe.patches:  # a few pictures tell little of how patches are spread: all go to one look
+            targets = targets[:1].expand_as(targets)
+        made = self._generator_step(crops, labels, targets, progress.step, rng, sums)
+        reals, fakes = (seen(recipe, self._inner(pictures), rng) for pictures in (crops, made))
+        shown = Shown(reals, labels, fakes, targets)
         self.adversary.learn(shown, progress.step, progress.penalty_scale, rng, sums)
         move_average(self.average, self.generator, recipe, progress.pictures)
         return replace(progress, step=progress.step + 1, pictures=progress.pictures + recipe.batch)
@@ -116,6 +123,7 @@ class StarTask:
         ``cycle_error``: mean error of a value after the way there and back; ``domain_share``: how many fakes the
         discriminator takes for their domain; ``label_effect``: mean change of a value by another domain.
         """
+        self._settle()
         found: dict[str, float] = {}
         befores = [self._looked_at(label) for label in range(self.domains)]
         errors, told, effects = [], [], []
@@ -135,6 +143,7 @@ class StarTask:
 
     def snapshot(self, path: Path) -> None:
         """Draw a row a picture: before, and led to every domain."""
+        self._settle()
         rows = max(1, SHOWN // self.domains)
         before = torch.cat([self._looked_at(label, rows) for label in range(self.domains)])
         asked = (torch.full((len(before),), target, device=self.device) for target in range(self.domains))
@@ -142,16 +151,17 @@ class StarTask:
         write_rows(path, ["before", *(f"to {name}" for name in self.reals.classes)], columns)
 
     def _generator_step(
-        self, crops: Tensor, labels: Tensor, targets: Tensor, rng: torch.Generator, sums: Sums
+        self, crops: Tensor, labels: Tensor, targets: Tensor, step: int, rng: torch.Generator, sums: Sums
     ) -> Tensor:
         """Returns the fakes, without gradients."""
         recipe = self.recipe
         self.discriminator.requires_grad_(False)
         made = self._paint(crops, targets, rng)
-        verdict = self.adversary.verdict(self._inner(made), targets, None, sums)
+        verdict = self.adversary.verdict(seen(recipe, self._inner(made), rng), targets, None, sums)
         cycle = F.l1_loss(self._inner(self._paint(made, labels, rng)), self._inner(crops))
         sums.add("cycle", cycle)
         loss = GENERATOR_SHARES.get(recipe.loss, 1.0) * verdict + recipe.cycle * cycle
+        loss = loss + self._beside(crops, made, targets, step, rng, sums)
         if self.teacher is not None:
             with torch.no_grad():
                 wanted = self.teacher(crops, self._weights(targets)).float()
@@ -161,6 +171,26 @@ class StarTask:
         descend(self.generator, self.optimisers["generator_adam"], loss, "g", sums)
         self.discriminator.requires_grad_(True)
         return made.detach()
+
+    def _beside(
+        self, crops: Tensor, made: Tensor, targets: Tensor, step: int, rng: torch.Generator, sums: Sums
+    ) -> Tensor:
+        """The terms beside the game; with patches all pictures are led to one look."""
+        reals = None
+        if self.recipe.patches:
+            batch = domain_batch(self.reals, int(targets[0]), self.share, step, times=MORE)
+            reals = self._inner(batch.to(self.device))
+        return beside(self.recipe, self._inner(crops), self._inner(made), reals, rng, sums)
+
+    def _settle(self) -> None:
+        """Statistics of batch norms belong to weights; those of the averaged network are its own."""
+        if self.recipe.norm != "batch":
+            return
+        batches = []
+        for step in range(STANDING_BATCHES):
+            crops, _, targets = mixed_batch(self.reals, self.share, step)
+            batches.append((crops.to(self.device), self._weights(targets.to(self.device))))
+        standing_statistics(self.average, batches)
 
     def _weights(self, labels: Tensor) -> Tensor:
         return F.one_hot(labels, self.domains).float()

@@ -2,6 +2,7 @@
 
 generators       cyclegan: there and back, leave what is of the target as it is (Zhu et al. 2017)
                  cut, fastcut: what a place shows can be told from the result (Park et al. 2020)
+                 patches: neither; patches, structure and colours alone (style_terms.py), which the others may add
 discriminators   reals and fakes without their borders; cyclegan: earlier fakes as well
 averages         move the averaged generators
 """
@@ -31,9 +32,11 @@ from assetgen.training.recipe import recipe_from_values
 from assetgen.training.style_batches import dither, domain_batch
 from assetgen.training.style_look import SHOWN, figures, looked_at, write_rows
 from assetgen.training.style_recipe import StyleRecipe
+from assetgen.training.style_terms import beside, seen
 from assetgen.training.sums import Sums
 
 STANDING_BATCHES = 16
+MORE = 2  # times the batch that fakes' patches are compared with
 # The least squares of losses.py are halved on both sides, those of the papers on the discriminator's only.
 GENERATOR_SHARES = {"least_squares": 2.0}
 
@@ -133,7 +136,7 @@ class StyleTask:
         self.heads: PatchHeads | None = None
         if recipe.method == "cyclegan":
             self.ways.append(self._way("back_", 1, 0))
-        else:
+        if recipe.nce:
             self.heads = PatchHeads(generator_config(recipe)).to(device)
             self.modules["heads"] = self.heads
             self.optimisers["heads_adam"] = adam(self.heads, recipe.learning_rate, betas=(recipe.beta1, recipe.beta2))
@@ -157,9 +160,10 @@ class StyleTask:
             set_learning_rate(optimiser, share * (recipe.discriminator_rate if discriminates else recipe.learning_rate))
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + progress.step)
         crops = [domain_batch(self.reals, label, self.share, progress.step).to(self.device) for label in range(2)]
-        fakes = self._generator_step(crops, rng, sums)
+        fakes = self._generator_step(crops, progress.step, rng, sums)
         for way, made in zip(self.ways, fakes, strict=True):
-            shown = _shown(self._inner(crops[way.target]), way.pool.exchange(self._inner(made), rng))
+            reals, earlier = self._inner(crops[way.target]), way.pool.exchange(self._inner(made), rng)
+            shown = _shown(seen(recipe, reals, rng), seen(recipe, earlier, rng))
             way.adversary.learn(shown, progress.step, progress.penalty_scale, rng, sums)
             move_average(way.average, way.generator, recipe, progress.pictures)
         return replace(progress, step=progress.step + 1, pictures=progress.pictures + recipe.batch)
@@ -195,7 +199,7 @@ class StyleTask:
                     titles.append("and back")
                     pictures.append(self._made(back, pictures[-1]))
             columns += pictures
-        if self.heads is not None:  # with two ways both domains are there already
+        if len(self.ways) == 1:  # with two both domains are there already
             titles.append(f"real {self.reals.classes[1]}")
             columns.append(self._looked_at(1))
         write_rows(path, titles, columns)
@@ -204,7 +208,11 @@ class StyleTask:
         """New networks and optimisers, put among those that checkpoints keep."""
         recipe, betas = self.recipe, (self.recipe.beta1, self.recipe.beta2)
         generator = CycleganGenerator(generator_config(recipe))
-        discriminator = PatchDiscriminator(width=recipe.discriminator_width)
+        discriminator = PatchDiscriminator(
+            width=recipe.discriminator_width,
+            halvings=recipe.discriminator_halvings,
+            norm=recipe.discriminator_norm,
+        )
         for module in (generator, discriminator):
             module.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = copy.deepcopy(generator).eval().requires_grad_(False)
@@ -232,7 +240,7 @@ class StyleTask:
         )
         return Way(prefix, source, target, generator, average, discriminator, pool, adversary)
 
-    def _generator_step(self, crops: list[Tensor], rng: torch.Generator, sums: Sums) -> list[Tensor]:
+    def _generator_step(self, crops: list[Tensor], step: int, rng: torch.Generator, sums: Sums) -> list[Tensor]:
         """Returns what each way has made of the crops of its source, without gradients."""
         for way in self.ways:
             way.discriminator.requires_grad_(False)
@@ -242,17 +250,18 @@ class StyleTask:
         fakes = [self._paint(way, x, rng) for way, x in zip(self.ways, fed, strict=True)]
         loss = torch.zeros((), device=self.device)
         for way, x, made in zip(self.ways, fed, fakes, strict=True):
-            verdict = way.adversary.verdict(*_unlabelled(self._inner(made)), None, sums)
+            verdict = way.adversary.verdict(*_unlabelled(seen(self.recipe, self._inner(made), rng)), None, sums)
             loss = loss + GENERATOR_SHARES.get(self.recipe.loss, 1.0) * verdict
+            loss = loss + beside(self.recipe, self._inner(x), self._inner(made), self._more(way, step), rng, sums)
             if way.teacher is not None:
                 with torch.no_grad():
                     wanted = self._inner(way.teacher(x).float())
                 distance = distil.distance(self._inner(made), wanted)
                 sums.add("distance", distance)
                 loss = loss + self.recipe.distil * distance
-        if self.heads is None:
+        if self.recipe.cycle:
             loss = loss + self._cycled(crops, fakes, rng, sums)
-        else:
+        if self.heads is not None:
             loss = loss + self._matched(crops, fakes, rng, flipped, sums)
         optimisers = [optimiser for name, optimiser in self.optimisers.items() if "discriminator" not in name]
         for optimiser in optimisers:
@@ -267,6 +276,12 @@ class StyleTask:
         for way in self.ways:
             way.discriminator.requires_grad_(True)
         return [made.detach() for made in fakes]
+
+    def _more(self, way: Way, step: int) -> Tensor | None:
+        """More pictures of a way's target than the discriminator sees: a few tell little of how patches are spread."""
+        if not self.recipe.patches:
+            return None
+        return self._inner(domain_batch(self.reals, way.target, self.share, step, times=MORE).to(self.device))
 
     def _cycled(self, crops: list[Tensor], fakes: list[Tensor], rng: torch.Generator, sums: Sums) -> Tensor:
         """There and back must be where it was; what is of the target stays as it is."""

@@ -1,7 +1,7 @@
 """Crops of the domains of style transfer, each a pure function of (seed, step); numpy and torch.
 
 Small pictures are enlarged by whole factors without smoothing, and crops begin at whole pixels of theirs, so that the
-grid of pixel art always falls on the same places of the generator.
+grid of pixel art always falls on the same places of the generator. Those that tile may be repeated instead.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from assetgen.training.batches import REAL_STREAM, Reals
 from assetgen.training.style_recipe import StyleRecipe
 
 DITHER = 1 / 127.5
+SPREAD_STREAM = 1 << 58  # of the counter-based generator, apart from those of training
 
 
 def domains_from_items(items: Sequence[Item], recipe: StyleRecipe, split: str = "train") -> Reals:
@@ -29,13 +30,18 @@ def domains_from_items(items: Sequence[Item], recipe: StyleRecipe, split: str = 
         DataInvalid: a domain has no picture to train on, or the data holds one domain only.
     """
     names = recipe.domains or tuple(sorted({item.class_name for item in items}))
+    if strange := [name for name in recipe.tiled if name not in names]:
+        raise DataInvalid(f"tiled: {', '.join(strange)} is none of the domains", hint=f"these are {', '.join(names)}")
     if len(names) < 2:
         raise DataInvalid(f"the data holds {', '.join(names) or 'no domain'}; style transfer needs two classes or more")
     pictures: list[list[ByteArray]] = [[] for _ in names]
     groups: list[list[str]] = [[] for _ in names]
     for item in items:
         if item.split == split and item.class_name in names:
-            pictures[names.index(item.class_name)].append(at_density(item, recipe.scan_px))
+            pixels = at_density(item, recipe.scan_px)
+            if item.class_name in recipe.tiled:
+                pixels = _repeated(pixels, recipe.crop_px)
+            pictures[names.index(item.class_name)].append(pixels)
             groups[names.index(item.class_name)].append(item.group)
     empty = [name for name, entry in zip(names, pictures, strict=True) if not entry]
     if empty and split == "train":
@@ -50,9 +56,14 @@ def domains_from_items(items: Sequence[Item], recipe: StyleRecipe, split: str = 
     )
 
 
-def domain_batch(reals: Reals, label: int, recipe: StyleRecipe, step: int) -> Tensor:
-    """Random crops of one domain ``[batch, 3, crop, crop]`` in [-1, 1], half of them flipped left to right."""
-    return _crops(reals, np.full(recipe.batch, label), recipe.crop_px, _generator(recipe, step, label))
+def domain_batch(reals: Reals, label: int, recipe: StyleRecipe, step: int, times: int = 1) -> Tensor:
+    """Random crops of one domain ``[times * batch, 3, crop, crop]`` in [-1, 1], half of them flipped left to right.
+
+    Args:
+        times: another number draws other crops.
+    """
+    stream = label + (len(reals.classes) + 1) * (times - 1)
+    return _crops(reals, np.full(times * recipe.batch, label), recipe.crop_px, _generator(recipe, step, stream))
 
 
 def mixed_batch(reals: Reals, recipe: StyleRecipe, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,6 +81,14 @@ def fixed_crops(reals: Reals, label: int, count: int, crop_px: int) -> Tensor:
         pictures[n * len(pictures) // count if len(pictures) >= count else n % len(pictures)] for n in range(count)
     )
     return _tensor(np.stack([_crop(pixels, crop_px, 0.5, 0.5) for pixels in chosen]))
+
+
+def spread_crops(reals: Reals, label: int, count: int, crop_px: int, seed: int) -> Tensor:
+    """Crops of a domain ``[count, 3, crop, crop]``: every picture about as often, places at random, none flipped."""
+    pictures = reals.pictures[label]
+    rng = latents.generator(seed, SPREAD_STREAM + label)
+    order = np.concatenate([rng.permutation(len(pictures)) for _ in range(-(-count // len(pictures)))])[:count]
+    return _tensor(np.stack([_crop(pictures[n], crop_px, *rng.random(2)) for n in order]))
 
 
 def dither(x: Tensor, rng: torch.Generator) -> Tensor:
@@ -96,6 +115,14 @@ def _crops(reals: Reals, labels: NDArray[np.int64], crop_px: int, rng: np.random
         crop = _crop(pixels, crop_px, *rng.random(2))
         crops[n] = crop[:, ::-1] if rng.integers(2) else crop
     return _tensor(crops)
+
+
+def _repeated(pixels: ByteArray, crop_px: int) -> ByteArray:
+    """A tile so often that crops can begin anywhere in it; pictures that hold a crop stay as they are."""
+    height, width = pixels.shape[:2]
+    if min(height, width) >= crop_px:
+        return pixels
+    return np.tile(pixels, (-(-crop_px // height) + 1, -(-crop_px // width) + 1, 1))
 
 
 def _crop(pixels: ByteArray, crop_px: int, row: float, column: float) -> ByteArray:

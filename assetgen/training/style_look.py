@@ -11,11 +11,11 @@ from torch import Tensor
 
 from assetgen.training.batches import Reals
 from assetgen.training.style_batches import fixed_crops
+from assetgen.training.style_terms import correlation
 
 SHOWN = 8  # pictures looked at, and rows of a sheet
 CELL_PX = 128
 TITLE_PX = 16
-GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
 
 def change(before: Tensor, after: Tensor) -> float:
@@ -24,11 +24,8 @@ def change(before: Tensor, after: Tensor) -> float:
 
 
 def structure(before: Tensor, after: Tensor) -> float:
-    """Mean correlation of the slopes of luminance, pictures ``[n, 3, h, w]``: 1 where every edge stands as it was."""
-    first, second = (_slopes(pictures) for pictures in (before, after))
-    shared = (first * second).sum(dim=1)
-    size = first.square().sum(dim=1).sqrt() * second.square().sum(dim=1).sqrt()
-    return float((shared / size.clamp(min=1e-6)).mean())
+    """Mean of ``style_terms.correlation``: 1 where every edge stands as it was."""
+    return float(correlation(before, after).mean())
 
 
 def diversity(fakes: Tensor, reals: Tensor) -> float:
@@ -76,8 +73,3 @@ def write_rows(path: Path, titles: Sequence[str], columns: Sequence[Tensor]) -> 
     temporary = path.with_name(path.name + ".partial")
     sheet.save(temporary, format="PNG", compress_level=1)
     temporary.replace(path)
-
-
-def _slopes(pictures: Tensor) -> Tensor:
-    grey = (pictures.float() * torch.tensor(GREY, device=pictures.device)[:, None, None]).sum(dim=1)
-    return torch.cat([grey.diff(dim=1).flatten(1), grey.diff(dim=2).flatten(1)], dim=1)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from assetgen.errors import ConfigInvalid
 from assetgen.training.recipe import STABILITY, _check
 
-PAIR_METHODS = ("cyclegan", "cut", "fastcut")  # style.py
+PAIR_METHODS = ("cyclegan", "cut", "fastcut", "patches")  # style.py
 METHODS = (*PAIR_METHODS, "stargan")  # star.py
-NORM_NAMES = ("instance", "pixel", "batch")  # models.cyclegan.NORMS
+NORM_NAMES = ("instance", "pixel", "batch", "none")  # models.cyclegan.NORMS
+SMALLEST_PATCHED_PX = 20  # of style_terms.patch_distance
+ADAPTIVE_NORMS = ("instance", "batch", "none")  # models.stargan.NORMS
 # Those whose discriminator needs nothing else to bound it, and whose generator looks at no reals.
 STYLE_LOSSES = ("ns_logistic", "hinge", "least_squares")
 STRIDE = 4  # models.cyclegan.STRIDE
-SMALLEST_SCORED_PX = 32  # of models.cyclegan.PatchDiscriminator
+SMALLEST_SCORED_PX = {2: 16, 3: 32}  # of models.cyclegan.PatchDiscriminator, by its halvings
 
 
 @dataclass(frozen=True)
@@ -23,21 +25,31 @@ class StyleRecipe:
     A domain is a class of the data. Attributes not explained here are those of ``recipe.TextureRecipe``.
 
     Attributes:
-        method: ``cyclegan`` (both ways), ``cut`` or ``fastcut`` (one way), ``stargan`` (n domains in one network).
+        method: ``cyclegan`` (both ways), ``cut``, ``fastcut`` or ``patches`` (one way), ``stargan`` (n domains in one
+            network).
         source, target: the two domains of all methods but ``stargan``.
         classes: the domains of ``stargan``; empty takes every class of the data.
+        tiled: domains whose pictures tile: smaller ones are repeated to fill a crop, at their own scale.
         scan_px: wider pictures are shrunk to this width.
-        crop_px: edge of crops; smaller pictures are enlarged by whole factors without smoothing.
+        crop_px: edge of crops; smaller pictures of domains that are not ``tiled`` are enlarged by whole factors without
+            smoothing.
         wrap: pictures that tile stay pictures that tile.
         border_px: with ``wrap``, what is cut off crops before anything is compared: they do not tile, and so the
             generator makes a fault there.
         width, blocks, norm: of the generators; see ``models.cyclegan.TransferConfig``.
         style: dimension of a domain's style, for ``stargan``.
-        discriminator_width: channels of the discriminator's first layer.
+        discriminator_width, discriminator_halvings, discriminator_norm: channels of the discriminator's first layer,
+            and what it looks at; see ``models.cyclegan.PatchDiscriminator``. ``stargan`` has its own, of this width.
         learning_rate, discriminator_rate: of generators (and projection heads) and of discriminators.
         cycle: weight of the way there and back: ``cyclegan`` and ``stargan``.
         identity: weight of leaving pictures of the target as they are; a share of ``cycle`` or of ``nce``.
         nce: weight of PatchNCE: ``cut`` and ``fastcut``.
+        patches: weight of ``style_terms.patch_distance``; above 0 for ``patches``, which has nothing else to begin by.
+        structure, structure_aim: weight of what the correlation of slopes falls short of the aim.
+        color, color_room, brightness_room: weight of what ``style_terms.color_excess`` finds beyond these rooms for
+            hues and for brightness, values in [-1, 1].
+        hues: the discriminator sees them. If not, it is shown the channels of each picture in a random order, so that
+            results may keep the hues of what they were made of, and it looks at brightness, contrast and grain.
         pool: earlier fakes that the discriminator of ``cyclegan`` is shown half of the time.
         auxiliary: weight of telling the domain, for ``stargan``.
     """
@@ -47,6 +59,7 @@ class StyleRecipe:
     source: str = ""
     target: str = ""
     classes: tuple[str, ...] = ()
+    tiled: tuple[str, ...] = ()
     min_contrast: float = 4.0
     scan_px: int = 128
     crop_px: int = 64
@@ -57,6 +70,8 @@ class StyleRecipe:
     norm: str = "instance"
     style: int = 64
     discriminator_width: int = 64
+    discriminator_halvings: int = 3
+    discriminator_norm: str = "instance"
     batch: int = 4
     total_kimg: float = 200.0
     learning_rate: float = 0.0002
@@ -69,6 +84,13 @@ class StyleRecipe:
     cycle: float = 0.0
     identity: float = 0.0
     nce: float = 10.0
+    patches: float = 0.0
+    structure: float = 0.0
+    structure_aim: float = 0.7
+    color: float = 0.0
+    color_room: float = 0.1
+    brightness_room: float = 0.5
+    hues: bool = True
     pool: int = 0
     auxiliary: float = 0.0
     distil: float = 10.0
@@ -141,8 +163,9 @@ def _size_rules(recipe: StyleRecipe) -> dict[str, tuple[bool, str]]:
         scored = inner >= 16 and inner & (inner - 1) == 0
         allowed = "a power of two, 16 or more, once border_px is cut off both sides"
     else:
-        scored = inner >= SMALLEST_SCORED_PX
-        allowed = f"a multiple of {STRIDE}, {SMALLEST_SCORED_PX} or more once border_px is cut off both sides"
+        smallest = SMALLEST_SCORED_PX.get(recipe.discriminator_halvings, 0)
+        scored = inner >= smallest
+        allowed = f"a multiple of {STRIDE}, {smallest} or more once border_px is cut off both sides"
     border = recipe.border_px % STRIDE == 0 and (recipe.border_px > 0) == recipe.wrap
     return {
         "border_px": (border, f"a multiple of {STRIDE}: above 0 with wrap, whose crops do not tile, else 0"),
@@ -152,6 +175,11 @@ def _size_rules(recipe: StyleRecipe) -> dict[str, tuple[bool, str]]:
         "blocks": (recipe.blocks > 0, "above 0"),
         "style": (recipe.style > 0, "above 0"),
         "discriminator_width": (recipe.discriminator_width > 0, "above 0"),
+        "discriminator_halvings": (recipe.discriminator_halvings in SMALLEST_SCORED_PX, "2 or 3"),
+        "discriminator_norm": (
+            recipe.discriminator_norm == "instance" or (recipe.discriminator_norm == "none" and recipe.r1_gamma > 0),
+            "instance, or none if r1_gamma is above 0, since nothing else bounds it then",
+        ),
     }
 
 
@@ -160,12 +188,17 @@ def _method_rules(recipe: StyleRecipe) -> dict[str, tuple[bool, str]]:
     method = recipe.method
     rules = {"norm": (recipe.norm in NORM_NAMES, f"one of {', '.join(NORM_NAMES)}")}
     if method == "stargan":
-        rules["norm"] = (recipe.norm == "instance", "instance with method stargan: its norms are adaptive")
+        rules["norm"] = (recipe.norm in ADAPTIVE_NORMS, f"one of {', '.join(ADAPTIVE_NORMS)} with method stargan")
     users = {"cycle": ("cyclegan", "stargan"), "nce": ("cut", "fastcut"), "auxiliary": ("stargan",)}
     for name, methods in users.items():
         value = getattr(recipe, name)
         needed = method in methods
         rules[name] = (value > 0 if needed else value == 0, f"{'above 0' if needed else '0'} with method {method}")
+    alone = method == "patches"
+    rules["patches"] = (recipe.patches > 0 if alone else recipe.patches >= 0, "0 or more; above 0 with method patches")
+    if recipe.patches and recipe.inner_px < SMALLEST_PATCHED_PX:
+        smallest = f"{SMALLEST_PATCHED_PX} or more with patches, once border_px is cut off both sides"
+        rules["crop_px"] = (False, smallest)
     may_be_above = {"identity": ("cyclegan", "cut"), "pool": ("cyclegan",)}
     for name, methods in may_be_above.items():
         value, able = getattr(recipe, name), method in methods
@@ -186,6 +219,11 @@ def _training_rules(recipe: StyleRecipe) -> dict[str, tuple[bool, str]]:
         "loss": (recipe.loss in STYLE_LOSSES, f"one of {', '.join(STYLE_LOSSES)}"),
         "r1_gamma": (recipe.r1_gamma >= 0, "0 or more"),
         "r1_interval": (recipe.r1_interval >= 1, "1 or more"),
+        "structure": (recipe.structure >= 0, "0 or more"),
+        "structure_aim": (-1 <= recipe.structure_aim <= 1, "-1 to 1"),
+        "color": (recipe.color >= 0, "0 or more"),
+        "color_room": (recipe.color_room >= 0, "0 or more"),
+        "brightness_room": (recipe.brightness_room >= 0, "0 or more"),
         "distil": (recipe.distil >= 0, "0 or more"),
         "ema_kimg": (recipe.ema_kimg > 0, "above 0"),
         "ema_rampup": (recipe.ema_rampup > 0, "above 0"),

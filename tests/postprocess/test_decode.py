@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from assetgen.errors import ImageInvalid
-from assetgen.postprocess.decode import decode_image
+from assetgen.postprocess.decode import decode_image, decode_picture, picture_size
 from assetgen.postprocess.encode import encode
 from assetgen.types import Encoding, PixelFormat
 
@@ -133,3 +133,60 @@ def test_damaged_pictures_raise_our_error_or_none(data, changes):
     assert decoded.ndim == 3
     assert max(decoded.shape[:2]) <= 64
     assert 0 <= decoded.min() <= decoded.max() <= 1
+
+
+ALPHA = np.random.default_rng(5).integers(0, 256, (24, 16)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("file_format", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True})])
+def test_alpha_is_kept_beside_colours_that_are_not_multiplied_by_it(file_format, options):
+    data = saved(Image.fromarray(np.dstack([COLOURS, ALPHA])), file_format, **options)
+    picture = decode_picture(data, 1, 24)
+    assert np.array_equal(picture.color, COLOURS.astype(np.float32) / np.float32(255))
+    assert np.array_equal(picture.alpha, ALPHA)
+
+
+def test_opaque_pictures_have_no_alpha():
+    opaque = np.dstack([COLOURS, np.full((24, 16), 255, np.uint8)])
+    assert decode_picture(saved(Image.fromarray(opaque), "PNG"), 1, 24).alpha is None
+    assert decode_picture(saved(Image.fromarray(COLOURS), "PNG"), 1, 24).alpha is None
+
+
+def test_one_transparent_colour_of_a_palette_is_alpha():
+    flags = Image.fromarray(COLOURS).quantize(4)
+    picture = decode_picture(saved(flags, "PNG", transparency=2), 1, 24)
+    assert np.array_equal(picture.alpha == 0, np.asarray(flags) == 2)
+
+
+def test_sizes_come_from_the_header_as_pictures_are_viewed():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for file_format in ("PNG", "JPEG", "WEBP"):
+        assert picture_size(saved(Image.fromarray(COLOURS), file_format), 1, 24) == (16, 24)
+        turned = saved(Image.fromarray(COLOURS), file_format, exif=exif)
+        assert picture_size(turned, 1, 24) == (24, 16)
+        assert decode_picture(turned, 1, 24).color.shape == (16, 24, 3)
+
+
+def test_a_png_that_says_it_is_linear_is_coded():
+    linear = saved(Image.fromarray(COLOURS), "PNG")
+    gamma = b"gAMA" + struct.pack(">I", 100_000)
+    chunk = struct.pack(">I", 4) + gamma + struct.pack(">I", zlib.crc32(gamma))
+    linear = linear[:33] + chunk + linear[33:]  # behind the header
+    values = COLOURS.astype(np.float64) / 255
+    expected = np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
+    assert np.abs(decode_picture(linear, 1, 24).color - expected).max() < 1e-5
+
+
+def test_depth_and_size_are_refused_before_pixels_are_decoded():
+    deep = COLOURS[:, :, :1].astype(np.uint16) * 257
+    with pytest.raises(ImageInvalid, match="16 bits a channel"):
+        picture_size(encode(deep, PixelFormat.R16, Encoding.PNG), 1, 64)
+    with pytest.raises(ImageInvalid, match="16 x 24 px is too small; each edge needs 17 px") as error:
+        picture_size(saved(Image.fromarray(COLOURS), "PNG"), 17, 64, "parameters[image]")
+    assert error.value.message.startswith("parameters[image]: ")
+
+
+def test_a_picture_of_which_nothing_can_be_seen_is_refused():
+    with pytest.raises(ImageInvalid, match="every pixel is transparent"):
+        decode_picture(saved(Image.fromarray(np.zeros((24, 16, 4), np.uint8)), "PNG"), 1, 64)

@@ -3,7 +3,6 @@
 import io
 import struct
 import zlib
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from assetgen.postprocess.encode import DigitalSourceType, encode, media_type, xmp_packet
+from assetgen.postprocess.encode import encode, media_type
 from assetgen.types import ColorSpace, Encoding, PixelFormat
 
 FORMATS = {
@@ -134,31 +133,6 @@ def test_only_colours_are_marked_srgb():
     assert [kind for kind, _ in chunks_of(colour)] == [b"IHDR", b"sRGB", b"IDAT", b"IEND"]
     with Image.open(io.BytesIO(colour)) as picture:
         assert picture.info["srgb"] == 0
-
-
-@pytest.mark.parametrize("source_type", DigitalSourceType)
-def test_a_reader_of_xmp_finds_the_source_type_and_our_facts(source_type):
-    facts = {"seed": "7", "model": 'tiles "A" <1> & ü'}
-    packet = xmp_packet(facts, source_type)
-    data = encode(noise(PixelFormat.RGB8), PixelFormat.RGB8, Encoding.PNG, metadata=packet)
-    with Image.open(io.BytesIO(data)) as picture:
-        root = ElementTree.fromstring(picture.info["xmp"])
-    description = root.find("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}RDF")[0]
-    term = description.get("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
-    assert term == f"http://cv.iptc.org/newscodes/digitalsourcetype/{source_type}"
-    assert {name: description.get(f"{{urn:assetgen:xmp:1#}}{name}") for name in facts} == facts
-    assert np.array_equal(read_with_opencv(data), noise(PixelFormat.RGB8))
-
-
-def test_equal_facts_give_equal_packets_in_any_order():
-    assert xmp_packet({"a": "1", "b": "2"}) == xmp_packet({"b": "2", "a": "1"})
-    assert xmp_packet() == xmp_packet({})
-
-
-@pytest.mark.parametrize("facts", [{"Seed": "1"}, {"a b": "1"}, {"": "1"}, {"x": "a\0b"}, {"x": "a\nb"}])
-def test_facts_that_xml_cannot_hold_are_refused(facts):
-    with pytest.raises(ValueError, match="properties"):
-        xmp_packet(facts)
 
 
 @pytest.mark.parametrize(

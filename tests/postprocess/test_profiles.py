@@ -263,3 +263,18 @@ def test_maps_out_of_contract_are_refused_before_any_file(kind, values):
 def test_profile_and_output_must_agree():
     with pytest.raises(ValueError, match="unreal"):
         profiles.pack(constant_material(), profiles.PROFILES["plain"], OutputSpec(name="X", profile="unreal"))
+
+
+def test_of_a_profile_that_packs_only_what_can_be_made_is_given_if_that_is_wanted():
+    with pytest.raises(FieldInvalid, match="needs maps"):
+        profiles.select_textures(OutputSpec(profile="unreal"), (MapKind.BASE_COLOR,))
+    for profile_id in profiles.PROFILES:
+        (only,) = profiles.select_textures(OutputSpec(profile=profile_id), (MapKind.BASE_COLOR,), partial=True)
+        assert only.role == "base_color"
+    without_height = tuple(kind for kind in MapKind if kind is not MapKind.HEIGHT)
+    chosen = profiles.select_textures(OutputSpec(profile="unreal"), without_height, partial=True)
+    assert [texture.role for texture in chosen] == ["base_color", "normal", "orm"]
+    with pytest.raises(FieldInvalid, match="packs maps"):
+        profiles.select_textures(
+            OutputSpec(profile="unreal", maps=(MapKind.BASE_COLOR,)), (MapKind.BASE_COLOR,), partial=True
+        )

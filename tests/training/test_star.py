@@ -54,6 +54,29 @@ def test_the_domain_makes_a_difference_from_the_start(data):
     assert task.monitor()["label_effect"] > 1e-3
 
 
+def test_batch_norms_of_the_average_have_statistics_of_their_own(data):
+    task = make_style_task("stargan", data, norm="batch")
+    task.step(task.step(Progress(), 0.0, Sums()), 0.0, Sums())
+    before = {key: value.clone() for key, value in task.average.named_buffers() if key.endswith("running_mean")}
+    figures = task.monitor()
+    assert before
+    assert all(not torch.equal(dict(task.average.named_buffers())[key], value) for key, value in before.items())
+    assert not task.average.training
+    assert task.monitor() == figures
+
+
+def test_with_patches_all_pictures_of_a_step_are_led_to_one_look(data):
+    task, sums = make_style_task("stargan", data, batch=8, crop_px=40, patches=1.0, structure=1.0, color=1.0), Sums()
+    asked = []
+    task.generator.register_forward_pre_hook(lambda _module, given: asked.append(given[1].argmax(dim=1)))
+    for step in range(4):
+        task.step(Progress(step=step), 0.0, sums)
+    assert {"patches", "kept_structure", "color_excess", "cycle"} <= sums.means().keys()
+    there = asked[::2]  # every other time the way back is asked for
+    assert [len(targets.unique()) for targets in there] == [1] * 4
+    assert len(torch.cat(there).unique()) == 2
+
+
 def test_domains_come_to_be_told_apart(data):
     task, progress = make_style_task("stargan", data, batch=8, discriminator_rate=0.01), Progress()
     losses = []

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from assetgen.errors import ConfigInvalid
-from assetgen.models import cyclegan
+from assetgen.models import cyclegan, stargan
 from assetgen.training import checkpoint, cli, style_recipe
 from assetgen.training.batches import Reals
 from assetgen.training.checkpoint import Progress
@@ -37,7 +37,9 @@ def flat_reals():
 def test_what_the_recipe_knows_of_the_networks_is_true():
     assert tuple(cyclegan.NORMS) == style_recipe.NORM_NAMES
     assert style_recipe.STRIDE == cyclegan.STRIDE
-    cyclegan.PatchDiscriminator(width=2)(torch.randn(1, 3, *[style_recipe.SMALLEST_SCORED_PX] * 2))
+    assert stargan.NORMS.keys() == set(style_recipe.ADAPTIVE_NORMS)
+    for halvings, edge in style_recipe.SMALLEST_SCORED_PX.items():
+        cyclegan.PatchDiscriminator(width=2, halvings=halvings)(torch.randn(1, 3, edge, edge))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -82,6 +84,32 @@ def test_discriminators_never_see_the_border(data, method):
         way.discriminator.register_forward_pre_hook(lambda _module, given: seen.add(given[0].shape[2:]))
     task.step(Progress(), 0.0, Sums())
     assert seen == {(32, 32)}
+
+
+@pytest.mark.parametrize("method", ["cyclegan", "patches"])
+def test_terms_beside_the_game_are_lowered_for_every_way(data, method):
+    task = make_style_task(method, data, patches=2.0, structure=1.0, structure_aim=1.0, color=1.0)
+    sums = Sums()
+    task.step(Progress(), 0.0, sums)
+    assert {"patches", "kept_structure", "color_excess"} <= sums.means().keys()
+    assert task.heads is None
+    assert len(task.ways) == (2 if method == "cyclegan" else 1)
+
+
+def test_patches_draw_contrast_towards_the_target_within_a_few_steps():
+    rng = np.random.default_rng(0)
+    dull, sharp = (
+        tuple(np.clip(rng.normal(128, deviation, (40, 40, 3)), 0, 255).astype(np.uint8) for _ in range(4))
+        for deviation in (8, 60)
+    )
+    reals = Reals(("brick", "metal"), (dull, sharp), (tuple("abcd"),) * 2, np.full(2, 0.5))
+    task, progress = StyleTask(tiny_recipe("patches", patches=20.0, structure=0.0, color=0.0), reals, {}), Progress()
+    distances = []
+    for _ in range(40):
+        sums = Sums()
+        progress = task.step(progress, 0.0, sums)
+        distances.append(sums.means()["patches"])
+    assert distances[-1] < 0.7 * distances[0]
 
 
 def test_flat_pictures_do_not_break_training():
@@ -189,13 +217,28 @@ def test_a_teacher_of_another_method_is_refused(data, teachers):
         ("cyclegan", {"wrap": False}, "border_px: 4 is not allowed"),
         ("cyclegan", {"border_px": 8}, "crop_px: 40 is not allowed; use a multiple of 4, 32 or more"),
         ("cyclegan", {"scan_px": 32}, "scan_px: 32 is not allowed"),
-        ("cyclegan", {"norm": "layer"}, "norm: layer is not allowed; use one of instance, pixel, batch"),
+        ("cyclegan", {"norm": "layer"}, "norm: layer is not allowed; use one of instance, pixel, batch, none"),
         ("cyclegan", {"loss": "relativistic"}, "loss: relativistic is not allowed"),
         ("stargan", {"source": "brick"}, "stargan has neither"),
         ("stargan", {"classes": ("brick",)}, "one domain leads nowhere"),
         ("stargan", {"classes": ("brick", "brick")}, "names a domain twice"),
         ("stargan", {"auxiliary": 0.0}, "auxiliary: 0.0 is not allowed; use above 0"),
-        ("stargan", {"norm": "batch"}, "norm: batch is not allowed; use instance with method stargan"),
+        (
+            "stargan",
+            {"norm": "pixel"},
+            "norm: pixel is not allowed; use one of instance, batch, none with method stargan",
+        ),
+        ("patches", {"patches": 0.0}, "patches: 0.0 is not allowed; use 0 or more; above 0 with method patches"),
+        ("stargan", {"patches": 1.0}, "crop_px: 24 is not allowed; use 20 or more with patches"),
+        ("patches", {"nce": 1.0}, "nce: 1.0 is not allowed; use 0 with method patches"),
+        ("cut", {"patches": -1.0}, "patches: -1.0 is not allowed"),
+        ("cut", {"structure_aim": 1.5}, "structure_aim: 1.5 is not allowed; use -1 to 1"),
+        ("cut", {"structure": -1.0}, "structure: -1.0 is not allowed"),
+        ("cut", {"color": -1.0}, "color: -1.0 is not allowed"),
+        ("cut", {"color_room": -0.1}, "color_room: -0.1 is not allowed"),
+        ("cut", {"brightness_room": -0.1}, "brightness_room: -0.1 is not allowed"),
+        ("cut", {"discriminator_halvings": 4}, "discriminator_halvings: 4 is not allowed; use 2 or 3"),
+        ("cut", {"discriminator_norm": "none"}, "discriminator_norm: none is not allowed; use instance, or none if r1"),
         ("stargan", {"crop_px": 40, "border_px": 8}, "crop_px: 40 is not allowed; use a power of two"),
     ],
 )

@@ -1,5 +1,7 @@
 """Crops of domains: the same for the same step, on the grid of small pictures, never turned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,9 @@ from assetgen.training.style_batches import (
     domains_from_items,
     fixed_crops,
     mixed_batch,
+    spread_crops,
 )
+from assetgen.types import MapKind
 from tests.helpers.tiny_styles import style_recipe
 
 RECIPE = style_recipe("fastcut", batch=8)
@@ -111,6 +115,42 @@ def test_small_pictures_are_enlarged_by_whole_factors_on_their_own_grid(height, 
     assert np.array_equal(small.repeat(factor, 0).repeat(factor, 1)[:crop_px, :crop_px], crop)
     top, left = divmod(int(small[0, 0, 0]) // 3, width)
     assert np.array_equal(small, pixels[top : top + len(small), left : left + len(small)])
+
+
+def test_tiles_are_repeated_at_their_own_scale(items):
+    small = [replace(item, maps={MapKind.BASE_COLOR: item.maps[MapKind.BASE_COLOR][:16, :12]}) for item in items]
+    reals = domains_from_items(small, style_recipe("fastcut", tiled=("metal",)))
+    bricks, metals = reals.pictures
+    assert {pixels.shape for pixels in bricks} == {(16, 12, 3)}
+    for pixels in metals:
+        assert min(pixels.shape[:2]) >= 40 + 12
+        assert np.array_equal(pixels, np.roll(pixels, 16, axis=0))
+        assert np.array_equal(pixels[:, :12], pixels[:, 12:24])
+    with pytest.raises(DataInvalid, match="tiled: slate is none of the domains"):
+        domains_from_items(items, style_recipe("fastcut", tiled=("slate",)))
+
+
+def test_tiles_that_hold_a_crop_stay_as_they_are(items):
+    plain, tiled = (domains_from_items(items, style_recipe("fastcut", crop_px=36, border_px=0, wrap=False, **changes))
+                    for changes in ({}, {"tiled": ("metal",)}))  # fmt: skip
+    assert [pixels.shape for pixels in plain.pictures[1]] == [pixels.shape for pixels in tiled.pictures[1]]
+
+
+def test_a_larger_batch_holds_other_crops(items):
+    reals = domains_from_items(items, RECIPE)
+    batches = [domain_batch(reals, 0, RECIPE, 5, times) for times in (1, 2)]
+    assert [len(batch) for batch in batches] == [8, 16]
+    assert not torch.equal(batches[0], batches[1][:8])
+
+
+def test_spread_crops_show_every_picture_about_as_often():
+    pictures = tuple(np.full((40, 40, 3), 10 * n, np.uint8) for n in range(9))
+    reals = Reals(("a",), (pictures,), (tuple("abcdefghi"),), np.ones(1))
+    crops = spread_crops(reals, 0, 21, 32, seed=3)
+    assert torch.equal(crops, spread_crops(reals, 0, 21, 32, seed=3))
+    assert not torch.equal(crops, spread_crops(reals, 0, 21, 32, seed=4))
+    _, counts = np.unique(crops[:, 0, 0, 0].numpy(), return_counts=True)
+    assert sorted(counts) == [2] * 6 + [3] * 3
 
 
 def test_fixed_crops_are_the_same_at_every_call_and_spread_over_the_domain():

@@ -1,0 +1,118 @@
+"""Networks from picture to picture as they are served: values in [0, 1], norms folded, how far they see; torch only."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from assetgen.models.cyclegan import STRIDE, Affine, CycleganGenerator, ResidualBlock
+from assetgen.models.stargan import AdaptiveBlock, AdaptiveNorm, StarganGenerator
+
+OUTPUT = "base_color"
+
+
+class StyleGraph(nn.Module):
+    """From pictures ``[n, 3, h, w]`` and, with ``classes``, class weights ``[n, classes]`` to one output of that shape.
+
+    All in [0, 1], sRGB-coded; h and w are multiples of ``stride``.
+    """
+
+    outputs: Sequence[str] = (OUTPUT,)
+    stride = STRIDE
+
+    def __init__(self, generator: CycleganGenerator | StarganGenerator, classes: int = 0) -> None:
+        super().__init__()
+        self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.classes = classes
+
+    def forward(self, image: Tensor, *class_weights: Tensor) -> list[Tensor]:
+        """Return the picture in its new look."""
+        made: Tensor = self.generator(image * 2 - 1, *class_weights)
+        return [(made * 0.5 + 0.5).clamp(0, 1)]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no layer takes statistics of the whole picture, so that it can be computed in windows."""
+        return not any(isinstance(module, nn.InstanceNorm2d) for module in self.modules())
+
+    @property
+    def halo_px(self) -> int:
+        """How far an output pixel can see by convolutions, rounded up to whole strides.
+
+        7x7 at both ends, 3x3 at full, half and quarter resolution, two a block; a pixel that was enlarged by repetition
+        stands up to ``STRIDE - 1`` from where its features were computed.
+        """
+        blocks = self.generator.config.blocks
+        reach = 3 + 1 + 2 + 2 * STRIDE * blocks + 2 + 1 + 3 + STRIDE - 1
+        return -(-reach // STRIDE) * STRIDE
+
+    def baked(self) -> StyleGraph:
+        """A copy with batch norms folded into the convolutions before them, for export."""
+        graph = copy.deepcopy(self)
+        if isinstance(graph.generator, CycleganGenerator):
+            fold_norms(graph.generator)
+        else:
+            fold_adaptive_norms(graph.generator)
+        return graph
+
+
+def fold_norms(generator: CycleganGenerator) -> None:
+    """Fold every norm that is constant in use into the convolution before it."""
+    convs = [generator.enter, *generator.downs, *generator.ups]
+    for number, conv in enumerate(convs):
+        generator.norms[number] = _folded(conv, generator.norms[number])
+    for block in generator.blocks:
+        assert isinstance(block, ResidualBlock)  # noqa: S101 -- for mypy
+        block.norm = _folded(block.conv, block.norm)
+        block.second_norm = _folded(block.second_conv, block.second_norm)
+
+
+def fold_adaptive_norms(generator: StarganGenerator) -> None:
+    """The same, but for what the look decides, which stays behind its norm."""
+    for number, conv in enumerate([generator.enter, *generator.downs]):
+        generator.norms[number] = _folded(conv, generator.norms[number])
+    for block in generator.blocks:
+        assert isinstance(block, AdaptiveBlock)  # noqa: S101 -- for mypy
+        block.norm.norm = _folded(block.conv, block.norm.norm)
+        block.second_norm.norm = _folded(block.second_conv, block.second_norm.norm)
+    for conv, adaptive in zip(generator.ups, generator.up_norms, strict=True):
+        assert isinstance(adaptive, AdaptiveNorm)  # noqa: S101 -- for mypy
+        adaptive.norm = _folded(conv, adaptive.norm)
+
+
+def example_pictures(n: int, height_px: int, width_px: int, classes: int = 0, seed: int = 0) -> tuple[Tensor, ...]:
+    """Inputs of a graph: noise over waves that tile, of another colour in every picture, and blends of classes."""
+    rng = torch.Generator().manual_seed(seed)
+    rows, columns = (torch.arange(size) * (2 * torch.pi / size) for size in (height_px, width_px))
+    waves = torch.sin(2 * rows)[:, None] + torch.cos(3 * columns)[None, :]
+    color, depth = torch.rand(2, n, 3, 1, 1, generator=rng)
+    pictures = color + 0.25 * depth * waves + 0.1 * torch.randn(n, 3, height_px, width_px, generator=rng)
+    inputs = (pictures.clamp(0, 1),)
+    if not classes:
+        return inputs
+    return *inputs, torch.softmax(3 * torch.randn(n, classes, generator=rng), dim=1)
+
+
+def _folded(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    """Fold ``norm`` into the PaddedConv before it if it is constant in use; returns what takes its place."""
+    if not isinstance(norm, nn.BatchNorm2d | Affine):
+        return norm
+    inner = conv.conv
+    assert isinstance(inner, nn.Conv2d)  # noqa: S101 -- for mypy
+    if isinstance(norm, Affine):
+        gain, bias = norm.gain.detach(), norm.bias.detach()
+        if inner.bias is not None:
+            bias = bias + gain * inner.bias.detach()
+        inner.weight = nn.Parameter(inner.weight.detach() * gain[:, None, None, None])
+        inner.bias = nn.Parameter(bias)
+        return nn.Identity()
+    assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101, PT018 -- for mypy
+    inner.weight, fused = fuse_conv_bn_weights(
+        inner.weight, inner.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    inner.bias = fused
+    return nn.Identity()

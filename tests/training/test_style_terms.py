@@ -1,0 +1,116 @@
+"""Terms beside the game: what they are zero for, what raises them, and what they are blind to."""
+
+import pytest
+import torch
+
+from assetgen.training.style_terms import (
+    beside,
+    channels_shuffled,
+    color_excess,
+    correlation,
+    patch_distance,
+    seen,
+)
+from assetgen.training.sums import Sums
+from tests.helpers.tiny_styles import style_recipe
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(n, seed, deviation=0.2, edge=32):
+    return deviation * torch.randn(n, 3, edge, edge, generator=rng(seed))
+
+
+def test_correlation_is_that_of_slopes_picture_by_picture():
+    picture = torch.rand(1, 3, 16, 16, generator=rng())
+    before = picture.expand(3, -1, -1, -1)
+    after = torch.cat([0.5 * picture + 0.3, -picture, torch.zeros_like(picture)])
+    assert correlation(before, after).tolist() == pytest.approx([1, -1, 0], abs=1e-5)
+
+
+def test_equal_sets_have_no_distance_and_order_does_not_matter():
+    pictures = noise(4, 1)
+    assert float(patch_distance(pictures, pictures.flip(0), rng())) == pytest.approx(0, abs=1e-6)
+    assert float(patch_distance(pictures, noise(4, 2), rng())) < 0.2
+
+
+def test_the_distance_grows_with_the_difference_of_contrast():
+    reals = noise(8, 1)
+    distances = [float(patch_distance(noise(4, 2, deviation), reals, rng())) for deviation in (0.2, 0.15, 0.1, 0.0)]
+    assert distances == sorted(distances)
+    assert distances[-1] == pytest.approx((2 / torch.pi) ** 0.5, rel=0.1)  # mean distance from 0, in deviations
+
+
+def test_the_distance_tells_grain_from_clouds_of_the_same_contrast():
+    grain = noise(4, 1)
+    clouds = torch.nn.functional.interpolate(noise(4, 2, edge=8), scale_factor=4, mode="nearest")
+    clouds = clouds * grain.std() / clouds.std()
+    assert float(patch_distance(clouds, grain, rng())) > 3 * float(patch_distance(noise(4, 3), grain, rng()))
+
+
+def test_mean_colours_are_none_of_the_patches_business():
+    reals = noise(4, 1)
+    shifted = reals + torch.tensor([0.5, -0.2, 0.1])[:, None, None]
+    assert float(patch_distance(shifted, reals, rng())) < 1e-4
+
+
+def test_hues_and_brightness_have_rooms_of_their_own():
+    pictures = noise(4, 1)
+    darker = pictures - 0.5
+    assert float(color_excess(pictures, darker, 0.0, 0.5)) == pytest.approx(0, abs=1e-6)
+    assert float(color_excess(pictures, darker, 0.0, 0.2)) == pytest.approx(0.3, abs=1e-6)
+    redder = pictures + torch.tensor([1.0, 0.0, 0.0])[:, None, None]  # brighter by 0.299 as well
+    hues = (0.701 - 0.1 + 0.299 - 0.1 + 0.299 - 0.1) / 3
+    assert float(color_excess(pictures, redder, 0.1, 0.3)) == pytest.approx(hues, abs=1e-5)
+
+
+def test_colours_are_those_of_cells_not_of_single_pixels():
+    before, after = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
+    after[:, 0, ::2], after[:, 0, 1::2] = 1.0, -1.0
+    assert float(color_excess(before, after, 0.0, 0.0)) == pytest.approx(0, abs=1e-6)
+    after[:, 0, :8, :8] = 1.0  # a sixteenth of the picture
+    assert float(color_excess(before, after, 0.0, 0.0)) == pytest.approx((1.299 / 3 + 0.299) / 16, abs=1e-5)
+    checks = torch.ones(1, 3, 32, 32)  # of 4 px: dark and bright, as brick and mortar may become
+    checks[:, :, (torch.arange(32) // 4) % 2 == 0] = -1.0
+    assert float(color_excess(before, checks, 0.0, 0.0)) == pytest.approx(0, abs=1e-6)
+    assert float(color_excess(before, checks * torch.tensor([1.0, 0, 0])[:, None, None], 0.0, 0.0)) > 0.4
+
+
+def test_gradients_lead_to_the_reals():
+    reals, picture = noise(8, 1), noise(4, 2, 0.02).requires_grad_(True)
+    distance = patch_distance(picture, reals, rng())
+    (gradient,) = torch.autograd.grad(distance, picture)
+    moved = picture.detach() - 5 * gradient / gradient.norm()
+    assert float(patch_distance(moved, reals, rng())) < float(distance.detach())
+
+
+def test_bounds_cost_nothing_until_they_are_passed():
+    recipe = style_recipe("cut", structure=2.0, structure_aim=0.5, color=4.0, color_room=0.3, brightness_room=0.6)
+    before = torch.rand(2, 3, 32, 32, generator=rng()) - 0.5
+    assert float(beside(recipe, before, before + 0.2, None, rng(), Sums())) == pytest.approx(0, abs=1e-6)
+    sums = Sums()
+    assert float(beside(recipe, before, 0.5 - before, None, rng(), sums)) >= 2.0 * 1.5
+    assert sums.means()["kept_structure"] == pytest.approx(-1, abs=1e-5)
+    red = before + torch.tensor([1.5, 0.0, 0.0])[:, None, None]
+    hues = (1.5 * 0.701 - 0.3 + 2 * (1.5 * 0.299 - 0.3)) / 3
+    assert float(beside(recipe, before, red, None, rng(), Sums())) == pytest.approx(4 * hues, rel=0.01)
+
+
+def test_shuffled_channels_hide_hues_and_nothing_else():
+    pictures = noise(64, 1, edge=4)
+    shown = channels_shuffled(pictures, rng())
+    assert torch.equal(shown.sort(dim=1).values, pictures.sort(dim=1).values)
+    orders = {tuple((shown[n, :, None] == pictures[n]).flatten(2).all(dim=2).long().argmax(dim=1).tolist())
+              for n in range(64)}  # fmt: skip
+    assert len(orders) == 6
+    recipes = [style_recipe("cut", hues=hues) for hues in (True, False)]
+    assert torch.equal(seen(recipes[0], pictures, rng()), pictures)
+    assert torch.equal(seen(recipes[1], pictures, rng()), shown)
+
+
+def test_terms_that_are_off_are_not_computed():
+    sums = Sums()
+    assert float(beside(style_recipe("cut"), noise(1, 1), noise(1, 2), None, rng(), sums)) == 0
+    assert sums.means() == {}
