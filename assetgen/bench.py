@@ -212,14 +212,15 @@ def _start(arguments: Sequence[str]) -> Figures:
 
 
 def _package(folders: Sequence[Path], model_id: str) -> VerifiedPackage:
+    """The model of materials to measure: of other kinds sizes and maps are not what these figures are about."""
     store = open_store(folders)
-    if model_id:
-        return store[model_id]
-    if len(store) != 1:
+    found = [p for p in ([store[model_id]] if model_id else store.values()) if p.manifest.kind == "texture"]
+    if len(found) != 1:
         raise ConfigInvalid(
-            f"there is not one model but {len(store)}: {', '.join(store) or 'none'}", hint="choose one with --model"
+            f"not one model for materials but {len(found)} among {model_id or ', '.join(store) or 'none'}",
+            hint="choose one with --model",
         )
-    return next(iter(store.values()))
+    return found[0]
 
 
 def _edge(package: VerifiedPackage, wanted_px: int) -> int:

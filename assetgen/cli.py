@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from assetgen.types import Event, Request
 
 DEFAULT_SERVER = "127.0.0.1:50051"
+TOKEN_VARIABLE = "ASSETGEN_TOKEN"  # noqa: S105 -- its name, not a token
 # Statuses of errors that are not the user's to repair.
 _FAULTS = {"INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNKNOWN"}
 # Commands with a command line of their own: module, extra of its packages.
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, add_help=False)
     _add_doctor(commands)
     _add_bench(commands)
+    _add_optimize(commands)
     _add_demo(commands)
     _add_match(commands)
     return parser
@@ -104,30 +106,40 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a package, or a folder of packages; may be repeated (default: those that come with assetgen)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, openvino or openvino:bf16 (auto)")
+    devices = "auto, cpu, cuda, cuda:N, openvino, openvino:bf16, tensorrt, tensorrt:N; :fp16 or :int8 behind it (auto)"
+    parser.add_argument("--device", default="auto", help=devices)
     parser.add_argument("--threads", type=int, default=None, help="of the processor (one a physical core)")
+
+
+def _add_access_options(parser: argparse.ArgumentParser) -> None:
+    known: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+    parser.add_argument("--token-file", **known, help=f"token for the server ({TOKEN_VARIABLE})")
+    parser.add_argument("--tls", action="store_true", help="encrypt; the server's authority is one known everywhere")
+    parser.add_argument("--tls-ca", **known, help="PEM file: encrypt; the server's authority is this one")
+    parser.add_argument("--tls-cert", **known, help="PEM file: this client's own certificate")
+    parser.add_argument("--tls-key", **known, help="PEM file: the key of that certificate")
 
 
 def _add_serve(commands: Any) -> None:
     parser = _command(commands, "serve", _serve, "start the gRPC server")
-    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=50051, help="0 lets the system choose (50051)")
-    parser.add_argument("--reflection", action="store_true", help="let clients list services and messages")
-    parser.add_argument("--lazy", action="store_true", help="open a model at its first call, not at the start")
-    parser.add_argument("--log", default="info", choices=("debug", "info", "warning", "error"), help="detail (info)")
-    _add_model_options(parser)
+    from assetgen.server.config import add_options
+
+    add_options(parser)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    import logging
+    from assetgen.server.config import as_toml, settings
 
+    chosen = settings(vars(options))
+    if options.print_config:
+        print(as_toml(chosen), end="")
+        return 0
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines beside our errors would say the same less well
-    from assetgen.local import open_service
-    from assetgen.server.app import ServerConfig, serve
+    from assetgen.server import logs
+    from assetgen.server.app import open_configured, serve
 
-    logging.basicConfig(level=options.log.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    service = open_service(options.models, options.device, options.threads)
-    config = ServerConfig(options.host, options.port, options.reflection, preload=not options.lazy)
+    logs.set_up(chosen["log"], chosen["log_format"])
+    service, config = open_configured(chosen)
 
     def ready(address: str) -> None:
         names = ", ".join(service.packages) or "no models"
@@ -139,30 +151,41 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _add_generate(commands: Any) -> None:
-    parser = _command(commands, "generate", _generate, "make materials, in this process or on a server")
+    parser = _command(commands, "generate", _generate, "make assets, in this process or on a server")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--server", metavar="HOST:PORT", help="let this server make them")
     where.add_argument("--local", action="store_true", help="make them in this process (default)")
-    parser.add_argument("--model", default="", help="id; not needed where there is only one")
+    parser.add_argument("--model", default="", help="id; not needed where one model alone makes materials")
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="the same as --param class=NAME")
     parser.add_argument("--seed", type=int, help="0 to 4294967295; without it one is drawn and reported")
-    parser.add_argument("--count", type=int, default=1, help="number of materials (1)")
-    parser.add_argument("--first-index", type=int, default=0, help="index of the first material (0)")
+    parser.add_argument("--count", type=int, default=1, help="number of assets (1)")
+    parser.add_argument("--first-index", type=int, default=0, help="index of the first asset (0)")
     parser.add_argument("--size", type=int, default=0, help="width and height in pixels (the model's own)")
     parser.add_argument("--width", type=int, help="width in pixels")
     parser.add_argument("--height", type=int, help="height in pixels")
-    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    parser.add_argument(
+        "--param",
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="NAME=@FILE for a picture; may be repeated",
+    )
+    parser.add_argument("--sheet", action="store_true", help="all sprites on one sheet with its JSON, no single files")
     parser.add_argument("--profile", default="plain", help="plain, unreal, unity-urp, unity-hdrp, godot, blender, gltf")
     parser.add_argument("--maps", default="", help="such as base_color,normal (all)")
     parser.add_argument("--normal", choices=("y_up", "y_down"), help="green channel of normals (the profile's own)")
     parser.add_argument("--encoding", default="png", choices=("png", "raw"), help="PNG files or raw pixels (png)")
     parser.add_argument("--name", default="", help="base of the file names (class, seed and index)")
+    parser.add_argument("--priority", default="generate", choices=("preview", "generate", "batch"), help="(generate)")
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="give up after this time")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
+    _add_access_options(parser)
     _add_model_options(parser)
 
 
 def _generate(options: argparse.Namespace) -> int:
+    from assetgen.callers import Priority
     from assetgen.save import write_assets
     from assetgen.types import Artifact, Finished, Progress, Started
 
@@ -173,13 +196,19 @@ def _generate(options: argparse.Namespace) -> int:
             case Progress() if sys.stderr.isatty():
                 print(f"\r{event.fraction:4.0%} {event.stage:12}", end="", file=sys.stderr, flush=True)
             case Artifact():
-                print(f"{options.output / event.name}  {event.width_px} x {event.height_px}  {len(event.data)} bytes")
+                size = f"{event.width_px} x {event.height_px}  " if event.width_px else ""
+                print(f"{options.output / event.name}  {size}{len(event.data)} bytes")
             case Finished():
                 print(f"done in {event.work_s:.2f} s, waited {event.queue_s:.2f} s")
 
     with _maker(options) as maker:
         request = _request(options, maker)
-        write_assets(maker.generate(request, options.deadline), options.output, notify)
+        events = maker.generate(request, options.deadline, priority=Priority[options.priority.upper()])
+        if options.sheet:
+            from assetgen.sheet import on_one_sheet
+
+            events = on_one_sheet(events)
+        write_assets(events, options.output, notify)
     return 0
 
 
@@ -188,12 +217,23 @@ def _maker(options: argparse.Namespace) -> Any:
     if options.server:
         if options.models:
             raise ConfigInvalid("--models and --server exclude each other", hint="the server has its own models")
-        from assetgen.client import Client
+        from assetgen.client import Access, Client
 
-        return Client(options.server)
+        access = Access(_token(options.token_file), options.tls, options.tls_ca, options.tls_cert, options.tls_key)
+        return Client(options.server, access=access)
     from assetgen.local import open_local
 
     return open_local(options.models, options.device, options.threads)
+
+
+def _token(path: Path | None) -> str:
+    """The token in a file, or that of the environment; never an option, which every user of the machine could read."""
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"--token-file {path}: cannot be read: {error}") from error
 
 
 def _request(options: argparse.Namespace, maker: Maker) -> Request:
@@ -203,6 +243,9 @@ def _request(options: argparse.Namespace, maker: Maker) -> Request:
     given = dict(_split(text) for text in options.param)
     if options.class_name is not None:
         given["class"] = options.class_name
+    if options.sheet:
+        _check_sheet(options, model)
+        given["sidecar"] = "on"
     return Request(
         model_id=model.id,
         seed=options.seed,
@@ -215,20 +258,34 @@ def _request(options: argparse.Namespace, maker: Maker) -> Request:
             maps=_maps(options.maps),
             profile=options.profile,
             normal_convention=NormalConvention(options.normal) if options.normal else None,
-            encoding=Encoding(options.encoding),
+            encoding=Encoding.RAW if options.sheet else Encoding(options.encoding),
             name=options.name,
         ),
     )
+
+
+def _check_sheet(options: argparse.Namespace, model: ModelInfo) -> None:
+    if model.kind != "sprite":
+        raise ConfigInvalid(
+            f"--sheet is for sprites; model {model.id!r} is of kind {model.kind!r}", hint="leave it out"
+        )
+    if options.encoding == "raw":
+        raise ConfigInvalid("--sheet and --encoding raw exclude each other", hint="a sheet is a PNG file")
 
 
 def _model(model_id: str, maker: Maker) -> ModelInfo:
     if model_id:
         return maker.model(model_id)
     models = maker.models()
-    if len(models) != 1:
+    materials = [model for model in models if model.kind == "texture"]
+    likely = models if len(models) == 1 else materials
+    if len(likely) != 1:
         ids = ", ".join(model.id for model in models) or "none"
-        raise ConfigInvalid(f"there is not one model but {len(models)}: {ids}", hint="choose one with --model")
-    return models[0]
+        raise ConfigInvalid(
+            f"there is not one model for materials but {len(materials)}; all models: {ids}",
+            hint="choose one with --model",
+        )
+    return likely[0]
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -256,9 +313,17 @@ def _maps(text: str) -> tuple[Any, ...]:
     return tuple(MapKind(name) for name in names)
 
 
-def _typed(name: str, text: str, model: ModelInfo) -> float | int | str:
+def _typed(name: str, text: str, model: ModelInfo) -> float | int | str | Path:
     """The text of a --param as its parameter wants it; the maker judges names and ranges."""
     types = {spec.name: spec.type for spec in model.parameters}
+    if types.get(name) == "image":
+        if not text.startswith("@"):
+            raise FieldInvalid(
+                f"parameters[{name}]: {text!r:.80} is no file",
+                field=f"parameters[{name}]",
+                hint=f"{name}=@FILE sends it",
+            )
+        return Path(text[1:])
     convert = {"float": float, "int": int}.get(types.get(name, ""), str)
     try:
         value: float | int | str = convert(text)
@@ -274,6 +339,7 @@ def _add_models(commands: Any) -> None:
     parser.add_argument("model", nargs="?", default="", help="id: show its parameters")
     parser.add_argument("--server", metavar="HOST:PORT", help="ask this server")
     parser.add_argument("--json", action="store_true", help="for programs")
+    _add_access_options(parser)
     _add_model_options(parser)
 
 
@@ -299,7 +365,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _add_bench(commands: Any) -> None:
     parser = _command(commands, "bench", _bench, "measure this machine: server, sizes, memory, files, start")
-    parser.add_argument("--model", default="", help="id; not needed where there is only one")
+    parser.add_argument("--model", default="", help="id; not needed where one model alone makes materials")
     parser.add_argument("--only", default="", help="such as server,pixels: server, pixels, memory, encode, start (all)")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for each measurement of the server (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
@@ -313,11 +379,37 @@ def _bench(options: argparse.Namespace) -> int:
     return run(options.models, options.model, options.device, options.threads, only, options.seconds, options.json, say)
 
 
+def _add_optimize(commands: Any) -> None:
+    text = "build and measure every runtime and precision here, and write the deploy report"
+    parser = _command(commands, "optimize", _optimize, text)
+    parser.add_argument("package", type=Path, help="folder of a model package")
+    parser.add_argument("--device", default="all", help="one device, such as tensorrt:fp16, beside the reference (all)")
+    parser.add_argument("--threads", type=int, default=None, help="of the processor (one a physical core)")
+    parser.add_argument("--quick", action="store_true", help="one size and two batches, fewer pictures, no memory")
+    parser.add_argument(
+        "--runs", type=Path, nargs=2, metavar=("TEXTURE", "DETAIL"), help="runs behind it: PyTorch is measured, too"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("deploy"), help="folder of the report (deploy)")
+
+
+def _optimize(options: argparse.Namespace) -> int:
+    from assetgen import optimize
+
+    plan = optimize.QUICK if options.quick else optimize.FULL
+    others: dict[str, Any] = {}
+    if options.runs:
+        from export.torch_session import openers
+
+        texture, detail = options.runs
+        others = dict(openers(texture, detail, options.threads))
+    return optimize.run(options.package, options.device, options.threads, plan, options.output, say, others)
+
+
 def _add_demo(commands: Any) -> None:
-    parser = _command(commands, "demo", _demo, "start the server and make a material of every class")
+    parser = _command(commands, "demo", _demo, "start the server and make every class of every model")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
-    parser.add_argument("--seed", type=int, default=1, help="0 to 4294967295 (1)")
-    parser.add_argument("--size", type=int, default=512, help="in pixels (512)")
+    parser.add_argument("--seed", type=int, default=11, help="0 to 4294967295 (11)")
+    parser.add_argument("--size", type=int, default=512, help="of materials, in pixels (512)")
     _add_model_options(parser)
 
 
@@ -330,7 +422,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _add_match(commands: Any) -> None:
     parser = _command(commands, "match", _match, "find the seed and sliders that come nearest to a photo")
     parser.add_argument("photo", type=Path, help="PNG, JPEG or WebP; its middle square counts as one scan")
-    parser.add_argument("--model", default="", help="id; not needed where there is only one")
+    parser.add_argument("--model", default="", help="id; not needed where one model alone makes materials")
     parser.add_argument("--class", dest="class_name", default="", metavar="NAME", help="search this class only (all)")
     parser.add_argument("--tries", type=int, default=16, help="seeds a class (16)")
     parser.add_argument("--seed", type=int, default=1, help="decides which seeds are tried (1)")

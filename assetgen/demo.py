@@ -1,34 +1,25 @@
-"""``assetgen demo``: the real server, the real client, a material of every class, and one picture to look at."""
+"""``assetgen demo``: the real server, the real client, every class of every model, and a picture of each kind."""
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from assetgen.client import Client
 from assetgen.describe import ModelInfo
 from assetgen.errors import ConfigInvalid, OutputUnwritable
 from assetgen.launch import ServerProcess
-from assetgen.postprocess.preview import RgbPicture, material_preview, sheet
-from assetgen.save import write_artifact
-from assetgen.types import Artifact, Finished, FloatArray, MapKind, Material, Request
-
-PREVIEW_PX = 256
-SHEET_NAME = "materials.png"
-TEXTURE_KIND = "texture"
-
-Say = Callable[[str], None]
+from assetgen.postprocess.preview import RgbPicture, sheet
+from assetgen.shows import SHOWS, Say, Show, Stage, class_names, previews
 
 
 def run(
     folders: Sequence[Path], device: str, threads: int | None, output: Path, seed: int, edge_px: int, say: Say
 ) -> int:
-    """Make a material of every class of every texture model into ``output / model / class``."""
+    """Make every class of every model into ``output / model / class``, and a picture of each kind in ``output``."""
     begun_s = time.monotonic()
     arguments = ["--device", device, "--log", "warning", *(f"--models={folder}" for folder in folders)]
     arguments += [] if threads is None else ["--threads", str(threads)]
@@ -36,58 +27,35 @@ def run(
     with ServerProcess(arguments) as server, Client(server.address) as client:
         info = client.server_info()
         say(f"assetgen {info.version} serves on {server.address} ({info.device}), ready in {server.ready_s:.1f} s")
-        models = [model for model in client.models() if model.kind == TEXTURE_KIND]
+        stage = Stage(client, output, seed, edge_px, say)
+        models = [model for model in client.models() if model.kind in SHOWS]
         if not models:
-            raise ConfigInvalid("the server has no texture model", hint="give a folder of packages with --models")
-        previews: list[tuple[str, RgbPicture]] = []
-        for model in models:
-            names = _class_names(model)
-            for position, name in enumerate(names, 1):
-                material, spent_s = _make(client, model, name, seed, edge_px, output / model.id / (name or "material"))
-                label = name.replace("_", " ") or model.display_name
-                say(f"[{position:2}/{len(names)}] {model.id}: {label:20} {spent_s:6.2f} s")
-                previews.append((label, material_preview(material, PREVIEW_PX)))
-    picture = output / SHEET_NAME
-    _save(sheet(previews), picture)
-    say(f"{len(previews)} materials at {edge_px} px in {time.monotonic() - begun_s:.1f} s, all told")
-    say(f"look at {picture}; the maps lie in {output / models[0].id}")
-    say(_next_steps(models[0]))
+            raise ConfigInvalid(
+                f"the server has no model of the kinds {', '.join(SHOWS)}",
+                hint="give a folder of packages with --models",
+            )
+        pictures = [
+            _show(show, stage, [model for model in models if model.kind == kind]) for kind, show in SHOWS.items()
+        ]
+    say(f"all told {time.monotonic() - begun_s:.1f} s; the files lie in {output}, in a folder for each model")
+    say(f"look at {' and '.join(str(picture) for picture in pictures if picture)}")
+    say(_next_steps(next((model for model in models if model.kind == "texture"), models[0])))
     return 0
 
 
-def _class_names(model: ModelInfo) -> tuple[str, ...]:
-    """Values of the parameter ``class``; one empty name for a model without."""
-    return next((spec.values for spec in model.parameters if spec.name == "class"), ("",))
-
-
-def _make(
-    client: Client, model: ModelInfo, class_name: str, seed: int, edge_px: int, folder: Path
-) -> tuple[Material, float]:
-    """Ask for one material, write its files, and return it as delivered with the seconds it took."""
-    begun_s = time.monotonic()
-    parameters = {"class": class_name} if class_name else {}
-    request = Request(model.id, seed=seed, width_px=edge_px, height_px=edge_px, parameters=parameters)
-    maps: dict[MapKind, FloatArray] = {}
-    spent_s = 0.0
-    for event in client.generate(request):
-        if isinstance(event, Artifact):
-            write_artifact(event, folder)
-            maps[MapKind(event.role)] = _decoded(event)
-        elif isinstance(event, Finished):
-            spent_s = time.monotonic() - begun_s
-    return Material(maps), spent_s
-
-
-def _decoded(artifact: Artifact) -> FloatArray:
-    """A delivered PNG as the maps of ``Material`` are."""
-    with Image.open(io.BytesIO(artifact.data), formats=("PNG",)) as picture:
-        pixels = np.asarray(picture)
-    values = pixels.astype(np.float32) / np.float32(np.iinfo(np.uint16).max if pixels.dtype.itemsize > 1 else 255)
-    values = values.reshape(artifact.height_px, artifact.width_px, -1)
-    if artifact.role == MapKind.NORMAL:
-        values = values * 2 - 1
-        values /= np.linalg.norm(values, axis=2, keepdims=True)
-    return values
+def _show(show: Show, stage: Stage, models: Sequence[ModelInfo]) -> Path | None:
+    """The picture of one kind; ``None`` if there is no model of it."""
+    made = [
+        (label if len(models) == 1 or label == model.display_name else f"{model.display_name}: {label}", picture)
+        for model in models
+        for label, picture in previews(show, stage, model)
+    ]
+    if not made:
+        return None
+    stage.say(f"{len(made)} {show.what}")
+    path = stage.output / show.picture_name
+    _save(sheet(made, show.columns), path)
+    return path
 
 
 def _save(picture: RgbPicture, path: Path) -> None:
@@ -106,12 +74,13 @@ def _save(picture: RgbPicture, path: Path) -> None:
 
 
 def _next_steps(model: ModelInfo) -> str:
-    name = _class_names(model)[0]
+    name = class_names(model)[0]
     choice = f" --class {name}" if name else ""
+    more = {"texture": " --seed 7 --count 4 --profile unreal", "style": " --set image=@PICTURE"}
     return "\n".join(
         (
             "try next:",
-            f"  assetgen generate --model {model.id}{choice} --seed 7 --count 4 --profile unreal",
+            f"  assetgen generate --model {model.id}{choice}{more.get(model.kind, ' --seed 7')}",
             f"  assetgen models {model.id}",
             "  assetgen serve        then generate with --server 127.0.0.1:50051, or from Blender",
         )

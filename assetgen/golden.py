@@ -20,7 +20,7 @@ import numpy as np
 
 from assetgen import strictjson
 from assetgen.errors import PackageInvalid
-from assetgen.kinds import KINDS
+from assetgen.kinds import KINDS, example_parameters
 from assetgen.kinds.windows import run_in_windows
 from assetgen.manifest import Manifest
 from assetgen.package import VerifiedPackage
@@ -35,7 +35,7 @@ DEFAULT_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class GoldenRequest:
-    """One request of one asset; sizes of 0 are the model's own."""
+    """One request of one asset; sizes of 0 are the model's own, and pictures not given are ``example_picture``."""
 
     seed: int
     index: int = 0
@@ -131,7 +131,7 @@ def _make(session: Session, manifest: Manifest, golden: GoldenRequest) -> tuple[
         first_index=golden.index,
         width_px=golden.width_px,
         height_px=golden.height_px,
-        parameters=golden.parameters,
+        parameters=example_parameters(manifest, golden.width_px, golden.height_px) | dict(golden.parameters),
         output=OutputSpec(encoding=Encoding.RAW),
     )
     plan = kind.resolve(manifest, request)

@@ -67,6 +67,11 @@ def match(
     """
     if tries < 1:
         raise ConfigInvalid(f"--tries {tries} is not allowed", hint="use 1 or more")
+    if model.kind != "texture":
+        raise ConfigInvalid(
+            f"a photo is matched by a model for materials; {model.id!r} is of kind {model.kind!r}",
+            hint="choose another with --model",
+        )
     wanted = read_photo(photo)
     judge = _Judge(maker, model, features(wanted))
     classes = next((spec.values for spec in model.parameters if spec.name == "class"), ())

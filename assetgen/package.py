@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from assetgen import strictjson
-from assetgen.errors import OutputUnwritable, PackageInvalid
+from assetgen.errors import ConfigInvalid, OutputUnwritable, PackageInvalid
 from assetgen.manifest import MANIFEST_NAME, MAX_FILE_BYTES, SCHEMA, FileEntry, Manifest, check_manifest, is_file_name
 
 MAX_MANIFEST_BYTES = 1 << 20
@@ -41,6 +41,17 @@ class VerifiedPackage:
     folder: Path
     manifest: Manifest
     digest: str
+
+    def read_graph(self, precision: str = "fp32") -> bytes:
+        """Read the graph in a precision; raises ConfigInvalid, naming those there are."""
+        graphs = self.manifest.graphs
+        if precision not in graphs:
+            raise ConfigInvalid(
+                f"model {self.manifest.id} has no graph in {precision}; it has {', '.join(graphs)}",
+                field="device",
+                hint=f"make one: assetgen export PACKAGE --precision {precision}",
+            )
+        return self.read(graphs[precision])
 
     def read(self, name: str) -> bytes:
         """Read a listed file and check it again, so that what is used is what was verified."""

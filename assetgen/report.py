@@ -33,13 +33,15 @@ def _line(model: ModelInfo) -> str:
 
 def _details(model: ModelInfo) -> str:
     size = model.size
+    sent = any(spec.type == "image" for spec in model.parameters)
+    own = "the picture's own" if sent else size.default_px
     lines = [
         _line(model),
         f"  {model.description}",
         f"  digest   {model.digest}",
         f"  licence  {model.license}",
         f"  maps     {', '.join(model.maps)}",
-        f"  size     multiples of {size.stride_px} from {size.min_px} to {size.max_px} px ({size.default_px})",
+        f"  size     multiples of {size.stride_px} from {size.min_px} to {size.max_px} px ({own})",
         *(f"  {spec.name:16} {_allowed(spec)}  {spec.description}" for spec in model.parameters),
     ]
     return "\n".join(lines)
@@ -49,5 +51,5 @@ def _allowed(spec: ParameterSpec) -> str:
     if spec.type == "choice":
         return f"{', '.join(spec.values)} ({spec.default})"
     if spec.type == "image":
-        return ", ".join(spec.media_types)
+        return f"@FILE, {', '.join(spec.media_types)}" + (" (required)" if spec.required else "")
     return f"{spec.minimum:g} to {spec.maximum:g} ({spec.default:g})" if spec.default is not None else "a number"

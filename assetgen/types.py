@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float32]
-ParameterValue: TypeAlias = float | int | str | bytes
+ParameterValue: TypeAlias = float | int | str | bytes | Path
 
 
 class MapKind(StrEnum):
@@ -89,7 +90,8 @@ class Request:
         count: number of assets; 0 means 1.
         first_index: index of the first asset; asset i depends on (seed, i) only.
         width_px, height_px: size of the maps; 0 means the model's own.
-        parameters: name to value, checked against the model's parameter specs.
+        parameters: name to value, checked against the model's parameter specs; a Path stands for the bytes of its file,
+            read by whoever sends the request.
         model_digest: hex SHA-256 of the manifest that must be served; empty means any.
     """
 
@@ -117,13 +119,16 @@ class Material:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One finished file or raw picture.
+    """One finished file or raw picture; a file that is no picture (JSON, GLB, OBJ) has neither pixels nor a size.
 
     Attributes:
         index: asset index within the request's seed.
         role: what the file is to an engine: a map kind's name, or a packed texture such as ``orm``.
         name: file name, never a path.
-        media_type: ``image/png`` or ``application/octet-stream`` for raw pixels.
+        media_type: ``image/png``, ``application/octet-stream`` for raw pixels, or that of another file, such as
+            ``application/json`` or ``model/gltf-binary``.
+        pixel_format, color_space: ``None`` for a file that is no picture, and only there.
+        width_px, height_px: size of the picture; 0 for a file that is none.
         sha256: hex digest of ``data``.
     """
 
@@ -131,8 +136,8 @@ class Artifact:
     role: str
     name: str
     media_type: str
-    pixel_format: PixelFormat
-    color_space: ColorSpace
+    pixel_format: PixelFormat | None
+    color_space: ColorSpace | None
     width_px: int
     height_px: int
     sha256: str

@@ -29,14 +29,14 @@ def model_card(manifest: Manifest, provenance: Mapping[str, Any], notes: str) ->
 
 ## Training
 
-{_run_lines("Base colour (texture generator)", provenance["texture"])}
-{_run_lines("Texels and maps (detail network)", provenance["detail"])}
+{run_lines("Base colour (texture generator)", provenance["texture"])}
+{run_lines("Texels and maps (detail network)", provenance["detail"])}
 
 ## Figures
 
 On {validation["items"]:g} map sets of scans kept out of training, {validation["items_with_height"]:g} with height:
 
-{_figures(validation)}
+{figures_table(validation)}
 
 Largest differences, all outputs and sizes: exported graph against PyTorch {parity["graph_against_network"]:.1e}; rolled
 inputs against rolled outputs, PyTorch {parity["roll_network"]:.1e}, graph {parity["roll_graph"]:.1e}.
@@ -57,14 +57,67 @@ Classes: {classes}.
 
 ## Training
 
-{_run_lines("Base colour", provenance["texture"])}
+{run_lines("Base colour", provenance["texture"])}
 
 Largest differences: exported graph against PyTorch {parity["graph_against_network"]:.1e}; pictures of rolled features
 against rolled pictures {parity["roll_network"]:.1e}.
 """
 
 
-def _look(sliders: Sequence[Mapping[str, Any]], variations: Sequence[Mapping[str, Any]]) -> str:
+def sprite_card(manifest: Manifest, provenance: Mapping[str, Any], notes: str) -> str:
+    """The same for a model of sprites; with what was measured of it, if it was."""
+    classes = ", ".join(f"{known.label} (`{known.name}`)" for known in manifest.classes)
+    return f"""# {manifest.display_name}
+
+{manifest.description} Version {manifest.version}, licence {manifest.license}.
+
+{notes.strip()}
+
+Classes: {classes}.
+
+## Training
+
+{run_lines("Sprites", provenance["sprite"])}
+
+Largest difference of the exported graph from PyTorch, at batches that were not traced:
+{provenance["parity"]["graph_against_network"]:.1e}.
+{_measured(provenance.get("figures", {}))}{_look(provenance["sliders"], [], "sprites", "props")}"""
+
+
+def _measured(figures: Mapping[str, Any]) -> str:
+    """Figures of a sprite model, generated beside real, and the curve of truncation."""
+    if not figures:
+        return ""
+    pairs = {name.replace("_", " "): pair for name, pair in figures["figures"].items()}
+    pairs |= {f"edges: {name}": pair for name, pair in figures["edges"].items()}
+    rows = "".join(f"| {name} | {_number(pair['fake'])} | {_number(pair['real'])} |\n" for name, pair in pairs.items())
+    names = list(figures["curve"][0])
+    points = "".join(f"| {' | '.join(_number(point[name]) for name in names)} |\n" for point in figures["curve"])
+    return f"""
+## Figures
+
+Of {figures["per_class"]} sprites a class, all classes, beside real ones (`docs/evaluation.md`):
+
+| figure | generated | real |
+|---|---|---|
+{rows}
+By truncation; "none" is z as it is drawn:
+
+| {" | ".join(name.replace("_", " ") for name in names)} |
+|{"---|" * len(names)}
+{points}"""
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3g}"
+
+
+def _look(
+    sliders: Sequence[Mapping[str, Any]],
+    variations: Sequence[Mapping[str, Any]],
+    seen: str = "styles",
+    document: str = "latents",
+) -> str:
     """What was measured of sliders and variations, those not offered too; nothing if none was looked for."""
     text = ""
     if sliders:
@@ -76,7 +129,7 @@ def _look(sliders: Sequence[Mapping[str, Any]], variations: Sequence[Mapping[str
         text += f"""
 ## Sliders
 
-On styles kept out, means over the classes (`docs/latents.md`):
+On {seen} kept out, means over the classes (`docs/{document}.md`):
 
 | slider | R² | steps that rise | kept at -1 and 1 | effect of 1 | unit | offered |
 |---|---|---|---|---|---|---|
@@ -104,7 +157,8 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _run_lines(title: str, run: Mapping[str, Any]) -> str:
+def run_lines(title: str, run: Mapping[str, Any]) -> str:
+    """What a run of training was made of, as one item of a list."""
     data = run["data"]
     licenses = ", ".join(f"{name} ({count})" for name, count in sorted(data["licenses"].items()))
     authors = ", ".join(f"{name} ({count})" for name, count in sorted(data["authors"].items()))
@@ -114,7 +168,8 @@ def _run_lines(title: str, run: Mapping[str, Any]) -> str:
     )
 
 
-def _figures(validation: Mapping[str, float]) -> str:
+def figures_table(validation: Mapping[str, float]) -> str:
+    """What the detail network reaches on scans kept out, as a table."""
     names = {
         "height_correlation": "correlation of predicted with real height",
         "height_correlation_of_brightness": 'the same for the guess "brighter is higher"',

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from assetgen.errors import ConfigInvalid, RuntimeMissing
+from assetgen.manifest import MANIFEST_NAME
 from assetgen.training.recipe import layouts_from_toml
 
+LARGEST_PALETTE = 256
 LICENSES = {"Apache-2.0": Path(__file__).resolve().parent.parent / "LICENSE"}
 
 
 def main(argv: list[str]) -> int:
     """Run ``assetgen export`` with the arguments after it; returns the exit status."""
     parser = argparse.ArgumentParser(prog="assetgen export", description="Turn training runs into a model package.")
-    parser.add_argument("texture", type=Path, help="run folder of assetgen train texture")
+    parser.add_argument(
+        "texture", type=Path, metavar="run", help="run folder of assetgen train texture, style or (photo to PBR) detail"
+    )
+    parser.add_argument(
+        "--precision",
+        action="append",
+        default=[],
+        choices=("fp32", "fp16", "bf16", "int8"),
+        help="a graph in it beside that in fp32, if it holds its tolerance; may be repeated; takes packages, too",
+    )
+    parser.add_argument("--triton", type=Path, metavar="DIR", help="model repository of Triton to write there as well")
     parser.add_argument("--detail", type=Path, help="run folder of assetgen train detail; not for other families")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PACKAGE", help="package folder to write")
+    parser.add_argument("-o", "--output", type=Path, metavar="PACKAGE", help="package folder to write")
     parser.add_argument("--id", help="model id; the folder's name by default")
     parser.add_argument("--version", default="1.0.0", help="version of the package (1.0.0)")
     parser.add_argument("--name", help="name for people; the id by default")
@@ -52,7 +65,51 @@ def main(argv: list[str]) -> int:
         metavar="METHOD",
         help="ganspace or sefa: how they are found (ganspace)",
     )
+    parser.add_argument(
+        "--direction", choices=("there", "back"), help="for a run of cyclegan: source to target, or back (there)"
+    )
+    parser.add_argument(
+        "--example",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PICTURE",
+        help="for style: shown with its result in the preview; up to four times (a drawn one)",
+    )
+    parser.add_argument(
+        "--palette",
+        type=int,
+        default=0,
+        metavar="N",
+        help="for sprites and style: colours of pixel art (0: it is none)",
+    )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FILE",
+        help="for style: JSON with what was measured, for the model card",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="for sprites: of assetgen eval model RUN --json, for the model card; one for each --truncation",
+    )
+    parser.add_argument(
+        "--pixel-size",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="for style: edge of the pixels of pixel art (0: it is none)",
+    )
     arguments = parser.parse_args(argv)
+    if (arguments.texture / MANIFEST_NAME).is_file():
+        _finish(arguments, arguments.texture)
+        return 0
+    if arguments.output is None:
+        raise ConfigInvalid("-o is missing", hint="say which package folder to write")
     for name, least in (("slider_samples", 32), ("slider_steps", 0)):
         value = getattr(arguments, name)
         if value < least and (value or name != "slider_samples"):
@@ -65,11 +122,8 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         raise ConfigInvalid(f"{arguments.notes} cannot be read: {error.strerror}") from error
     try:
-        from assetgen.training import checkpoint
-        from export.package_from_picture import package_from_picture
-        from export.package_from_runs import package_from_runs
-        from export.sliders import Effort
-        from export.variations import VariationSettings
+        import onnxscript  # noqa: F401
+        import torch  # noqa: F401
     except ImportError as error:
         raise RuntimeMissing(f"export needs {error.name}", hint="pip install 'assetgen[export,cpu]'") from error
     model_id = arguments.id or arguments.output.name
@@ -82,11 +136,55 @@ def main(argv: list[str]) -> int:
         "notes": notes,
         "notify": lambda line: print(line, flush=True),  # noqa: T201
     }
-    if "family" in checkpoint.load(arguments.texture / "checkpoint").recipe:
-        if arguments.detail or arguments.layouts:
-            raise ConfigInvalid("--detail and --layouts are not for a run of another family: it has neither")
-        package_from_picture(arguments.texture, arguments.output, **told)
-        return 0
+    _dispatch(arguments, told)
+    _finish(arguments, arguments.output)
+    return 0
+
+
+def _finish(arguments: argparse.Namespace, package: Path) -> None:
+    """Smaller precisions and Triton's form of a package that exists."""
+    precisions = [name for name in dict.fromkeys(arguments.precision) if name != "fp32"]
+    if precisions:
+        from export.precisions import add_precisions
+
+        output = arguments.output or package
+        digest = add_precisions(package, output, precisions, lambda line: print(line, flush=True))  # noqa: T201
+        print(f"{output}: {', '.join(precisions)}, digest {digest}", flush=True)  # noqa: T201
+        package = output
+    if arguments.triton:
+        from export.triton import write_repository
+
+        write_repository(package, arguments.triton)
+        print(f"{arguments.triton}: a model repository for Triton", flush=True)  # noqa: T201
+
+
+def _dispatch(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
+    """Make the kind of package that the run's recipe is for; recipes are told apart by keys of their own."""
+    from assetgen.training import checkpoint
+
+    recipe = checkpoint.load(arguments.texture / "checkpoint").recipe
+    makers = {"family": _picture, "method": _style, "metal_classes": _photo, "volume_edge": _mesh}
+    made = next((make for key, make in makers.items() if key in recipe), _texture)
+    made = _sprites if recipe.get("alpha") else made
+    made(arguments, told)
+
+
+def _refuse(arguments: argparse.Namespace, names: Sequence[str], what: str) -> None:
+    """Raise ConfigInvalid if an option is given that such a run has no use for."""
+    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]:
+        raise ConfigInvalid(f"{' and '.join(given)}: not for {what}")
+
+
+def _texture(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
+    from export.package_from_runs import package_from_runs
+    from export.sliders import Effort
+    from export.variations import VariationSettings
+
+    _refuse(
+        arguments,
+        ("direction", "example", "palette", "pixel_size", "figures", "report"),
+        "a run of assetgen train texture",
+    )
     if arguments.detail is None:
         raise ConfigInvalid("--detail is missing", hint="train one: assetgen train detail")
     layouts = layouts_from_toml(arguments.layouts) if arguments.layouts else {}
@@ -94,4 +192,46 @@ def main(argv: list[str]) -> int:
     variations = VariationSettings(arguments.variations, arguments.variation_method)
     told |= {"layouts": layouts, "effort": effort, "variations": variations}
     package_from_runs(arguments.texture, arguments.detail, arguments.output, **told)
-    return 0
+
+
+def _picture(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
+    from export.package_from_picture import package_from_picture
+
+    strange = ("detail", "layouts", "direction", "example", "palette", "pixel_size", "figures", "report")
+    _refuse(arguments, strange, "a run of another family")
+    package_from_picture(arguments.texture, arguments.output, **told)
+
+
+def _sprites(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
+    from export.package_from_sprites import package_from_sprites
+
+    strange = ("detail", "layouts", "direction", "example", "pixel_size", "figures")
+    _refuse(arguments, strange, "a run of pictures with alpha")
+    if arguments.palette == 1 or not 0 <= arguments.palette <= LARGEST_PALETTE:
+        raise ConfigInvalid(f"--palette {arguments.palette}: use 2 to {LARGEST_PALETTE}", hint="or 0 for no pixel art")
+    told |= {"palette": arguments.palette, "reports": arguments.report, "samples": arguments.slider_samples}
+    package_from_sprites(arguments.texture, arguments.output, **told)
+
+
+def _style(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
+    from export.package_from_style import package_from_style
+
+    _refuse(arguments, ("detail", "layouts", "report"), "a run of assetgen train style")
+    told |= {"direction": arguments.direction, "examples": arguments.example, "figures_file": arguments.figures}
+    told |= {"palette": arguments.palette, "pixel_size": arguments.pixel_size or 1}
+    package_from_style(arguments.texture, arguments.output, **told)
+
+
+def _mesh(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
+    from export.package_from_volume import package_from_volume
+
+    _refuse(arguments, ("detail", "layouts", "direction", "example"), "a run of assetgen train mesh")
+    package_from_volume(arguments.texture, arguments.output, **told)
+
+
+def _photo(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
+    from export.package_from_photo import package_from_photo
+
+    strange = ("detail", "layouts", "direction", "palette", "pixel_size", "figures", "report")
+    _refuse(arguments, strange, "a run of assetgen train detail")
+    package_from_photo(arguments.texture, arguments.output, examples=arguments.example, **told)

@@ -36,10 +36,44 @@ def onnx_from_module(graph: MaterialGraph, path: Path) -> None:
 
 
 def onnx_of_pictures(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: Sequence[str], outputs: Sequence[str], path: Path
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    path: Path,
+    *,
+    named: int = 0,
 ) -> None:
-    """Write a module whose size is fixed, with a free batch only; ``module`` is baked already."""
-    _write(module, example, inputs, outputs, tuple({0: _batch()} for _ in inputs), path)
+    """Write a module whose size is fixed, with a free batch only; ``module`` is baked already.
+
+    Args:
+        named: how many of the inputs ``forward`` has names for, the others being ``*others``; 0 for all.
+    """
+    free: tuple[Any, ...] = tuple({0: _batch()} for _ in inputs)
+    if 0 < named < len(inputs):
+        free = (*free[:named], free[named:])
+    _write(module, example, inputs, outputs, free, path)
+
+
+def onnx_of_images(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    stride_px: int,
+    path: Path,
+) -> None:
+    """Write a module from pictures, its first input, to pictures of the same size; further inputs have no size.
+
+    Args:
+        module: its ``forward`` takes the picture and ``*others``; baked already.
+        stride_px: heights and widths are multiples of it, two cells or more.
+    """
+    n = _batch()
+    h, w = (stride_px * torch.export.Dim(name, min=2, max=4096 // stride_px + 64) for name in "hw")
+    others: tuple[Any, ...] = tuple({0: n} for _ in inputs[1:])
+    free = ({0: n, 2: h, 3: w}, others) if others else ({0: n, 2: h, 3: w},)
+    _write(module, example, inputs, outputs, free, path)
 
 
 def _batch() -> Any:

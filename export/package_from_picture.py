@@ -71,7 +71,7 @@ def package_from_picture(
     if not recipe.wrap:
         raise ConfigInvalid(f"{run}: its pictures do not tile (wrap = false), and textures must")
     classes = tuple(saved.facts["classes"])
-    generator = _generator(saved, recipe, len(classes))
+    generator = trained_generator(saved, recipe, len(classes))
     graph = PictureGraph(baked(generator))
     inputs = (
         InputSpec("z", "latent", ("n", recipe.latent)),
@@ -124,7 +124,12 @@ def package_from_picture(
     return assemble(output, parts, license_file, notify)
 
 
-def _generator(saved: Checkpoint, recipe: PictureRecipe, classes: int) -> nn.Module:
+def trained_generator(saved: Checkpoint, recipe: PictureRecipe, classes: int) -> nn.Module:
+    """The averaged generator of a run, ready to make pictures; its statistics were settled before it was saved.
+
+    Raises:
+        CheckpointInvalid: it has not grown up, or does not fit the recipe.
+    """
     generator = FAMILIES[recipe.family].generator(picture_config(recipe, classes))
     checkpoint.restore_module(generator, saved, "average")
     levels = (recipe.crop_px // FIRST_PX).bit_length() - 1

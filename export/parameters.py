@@ -1,4 +1,4 @@
-"""The request parameters of an exported texture model, as plug-ins show them; of ours manifest only."""
+"""The request parameters of exported models, as plug-ins show them; of ours manifest only."""
 
 from __future__ import annotations
 
@@ -40,20 +40,21 @@ _TRUNCATION = ParameterSpec(
 
 def parameters_of_pictures(classes: Sequence[str], *, told: bool) -> tuple[ParameterSpec, ...]:
     """Parameters of a model of pictures of one size; ``told``: it knows classes."""
-    return (*(_of_classes(classes) if told else ()), _TRUNCATION)
+    return (*(parameters_of_classes(classes) if told else ()), _TRUNCATION)
 
 
-def _of_classes(classes: Sequence[str]) -> tuple[ParameterSpec, ...]:
+def parameters_of_classes(
+    classes: Sequence[str], what: str = "What the material is.", group: str = "Material"
+) -> tuple[ParameterSpec, ...]:
+    """Choice and blending of classes."""
     return (
+        ParameterSpec("class", "Class", what, "choice", group, default=classes[0], values=tuple(classes)),
         ParameterSpec(
-            "class", "Class", "What the material is.", "choice", "Material", default=classes[0], values=tuple(classes),
-        ),
-        ParameterSpec(
-            "blend_class", "Blend with", "Second class, mixed in by the amount below.", "choice", "Material",
+            "blend_class", "Blend with", "Second class, mixed in by the amount below.", "choice", group,
             default="none", values=("none", *classes),
         ),
         ParameterSpec(
-            "blend", "Blend amount", "Share of the second class.", "float", "Material",
+            "blend", "Blend amount", "Share of the second class.", "float", group,
             minimum=0.0, maximum=1.0, default=0.5,
         ),
     )  # fmt: skip
@@ -69,7 +70,7 @@ def parameters_of_model(
         variations: by name, what each changes most.
     """
     return (
-        *_of_classes(classes),
+        *parameters_of_classes(classes),
         _TRUNCATION,
         ParameterSpec(
             "pattern", "Pattern", "How bricks, tiles or boards are laid; auto follows the class.", "choice",
@@ -105,4 +106,64 @@ def parameters_of_model(
         ),
         *(SLIDERS[name] for name in sliders),
         *(_variation(name, most) for name, most in (variations or {}).items()),
+    )  # fmt: skip
+
+
+# Sliders of sprites beside those of SLIDERS; one for every property of export/sprite_sliders.py.
+SPRITE_SLIDERS = {
+    **SLIDERS,
+    "size": _slider("size", "Size", "Smaller or larger."),
+    "tallness": _slider("tallness", "Tallness", "From wide to tall."),
+}
+
+
+def parameters_of_sprites(
+    classes: Sequence[str], palette: int, sliders: Sequence[str] = ()
+) -> tuple[ParameterSpec, ...]:
+    """Parameters of a model of sprites, in the order of a form.
+
+    Args:
+        palette: colours of its pixel art, which then has hard edges, too, unless a request says otherwise; 0 if it
+            makes none.
+        sliders: names in ``SPRITE_SLIDERS``.
+    """
+    return (
+        *parameters_of_classes(classes, "What the prop is.", "Prop"),
+        ParameterSpec(
+            "truncation", "Variety", "Less is more typical and fails less often; 0 gives one prop a class.", "float",
+            "Prop", minimum=0.0, maximum=1.0, default=0.8,
+        ),
+        ParameterSpec(
+            "palette", "Colours", "Number of colours, 2 or more, for pixel art; 0 leaves all.", "int", "Pixels",
+            minimum=0, maximum=256, default=palette,
+        ),
+        ParameterSpec(
+            "pixel_size", "Pixel size", "Every pixel becomes a square of this edge.", "int", "Pixels",
+            minimum=1, maximum=8, default=1,
+        ),
+        ParameterSpec(
+            "alpha", "Edges", "soft: see-through edges; hard: every pixel is there or not.", "choice", "Pixels",
+            default="hard" if palette else "soft", values=("soft", "hard"),
+        ),
+        ParameterSpec(
+            "alpha_threshold", "Edge threshold", "Of hard edges: more makes thinner props.", "float", "Pixels",
+            minimum=0.0, maximum=1.0, default=0.5,
+        ),
+        ParameterSpec(
+            "trim", "Trim", "Cuts to what is visible.", "choice", "Sprite", default="off", values=("off", "on"),
+        ),
+        ParameterSpec(
+            "trim_margin", "Margin", "Left around what is visible, in pixels before they are enlarged.", "int",
+            "Sprite", minimum=0, maximum=16, default=1,
+        ),
+        ParameterSpec(
+            "pivot", "Pivot", "The point of what is visible that is the sprite's place, for the JSON file.", "choice",
+            "Sprite", default="center",
+            values=("center", "bottom", "top", "left", "right", "bottom_left", "bottom_right", "top_left", "top_right"),
+        ),
+        ParameterSpec(
+            "sidecar", "JSON file", "Adds pivot, trim and original size as a file.", "choice", "Sprite",
+            default="off", values=("off", "on"),
+        ),
+        *(SPRITE_SLIDERS[name] for name in sliders),
     )  # fmt: skip

@@ -15,18 +15,24 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 EXPORTS = {
-    "demo.txt": ("--extra", "cpu", "--no-dev", "--group", "build"),
-    "test.txt": ("--extra", "cpu", "--extra", "openvino", "--extra", "export", "--group", "dev", "--group", "build"),
+    "demo.txt": ("--extra", "cpu", "--extra", "mesh", "--no-dev", "--group", "build"),
+    "test.txt": (
+        *("--extra", "cpu", "--extra", "openvino", "--extra", "tensorrt", "--extra", "export"),
+        *("--extra", "mesh", "--extra", "props"),
+        *("--group", "dev", "--group", "build"),
+    ),
 }
 # torch is installed by its own step: which build is right (CPU, CUDA) differs between machines, and so do the hashes.
 # What only its CUDA build needs goes with it.
-TORCH_PREFIXES = ("torch", "triton", "nvidia-", "cuda-")
+TORCH_PREFIXES = ("torch", "nvidia-", "cuda-")
+TORCH_COMPILER = "triton"  # not the server of that name, nor its client
 
 
 def torch_packages() -> list[str]:
     """Return the locked packages that come with torch's CUDA build, and torch."""
     lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
-    return sorted({package["name"] for package in lock["package"] if package["name"].startswith(TORCH_PREFIXES)})
+    names = {package["name"] for package in lock["package"]}
+    return sorted(name for name in names if name.startswith(TORCH_PREFIXES) or name == TORCH_COMPILER)
 
 
 def export(name: str, uv: str) -> str:

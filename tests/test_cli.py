@@ -3,16 +3,20 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from assetgen import golden
+from assetgen import cli, golden
+from assetgen.errors import ConfigInvalid
 from assetgen.golden import GoldenRequest
 from assetgen.launch import ServerProcess
 from assetgen.package import write_manifest
 from assetgen.runtime import open_session
 from tests.helpers.serving import write_model
+from tests.helpers.style_package import photo, saved, style_manifest, write_style_package
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +206,62 @@ def test_the_bench_measures_and_writes_json(models, tmp_path):
     assert 0.01 < measured["memory"]["peak_gb"] < 4
     assert measured["machine"]
     assert assetgen("bench", "--only", "speed", *options(models)).returncode == 2
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("painter")
+    package = write_style_package(folder, style_manifest())
+    recorded = golden.record(open_session(package, "cpu", 1), package.manifest, [GoldenRequest(3, 0, 64, 48)])
+    (package.folder / golden.FILE_NAME).write_text(json.dumps(recorded))
+    write_manifest(package.folder, package.manifest)
+    (folder / "photo.png").write_bytes(saved(photo(48, 64)))
+    return folder
+
+
+def test_a_picture_is_sent_with_an_at_sign(painter, tmp_path):
+    where = options(painter / "style")
+    sent = ["--set", f"image=@{painter / 'photo.png'}", "--set", "strength=0", "--name", "wall", "-o", tmp_path]
+    done = assetgen("generate", *where, *sent)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "wall_base_color.png") as made:
+        assert (np.asarray(made) == photo(48, 64)).all()
+    for text, message in ((str(painter / "photo.png"), "is no file"), ("@none.png", "cannot be read")):
+        done = assetgen("generate", *where, "--set", f"image={text}")
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: parameters[image]: ")
+        assert message in done.stderr
+    done = assetgen("generate", *where)
+    assert done.returncode == 2
+    assert "parameters[image]: model 'style' needs it" in done.stderr
+
+
+def test_models_tell_of_pictures_and_doctor_checks_models_that_take_them(painter):
+    done = assetgen("models", "style", *options(painter / "style"))
+    assert "@FILE, image/png, image/jpeg, image/webp (required)" in done.stdout
+    assert "(the picture's own)" in done.stdout
+    done = assetgen("doctor", *options(painter / "style"))
+    assert done.returncode == 0, done.stdout
+    assert "bytes compared: ok" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kinds", "chosen"),
+    [(["texture"], 0), (["style"], 0), (["sprite", "texture", "style"], 1), (["sprite", "style"], None), ([], None)],
+)
+def test_without_a_name_the_only_model_counts_or_the_only_one_for_materials(kinds, chosen):
+    models = [SimpleNamespace(id=f"m{number}", kind=kind) for number, kind in enumerate(kinds)]
+    maker = SimpleNamespace(models=lambda: models)
+    if chosen is not None:
+        assert cli._model("", maker).id == f"m{chosen}"
+        return
+    with pytest.raises(ConfigInvalid, match="not one model for materials but 0") as caught:
+        cli._model("", maker)
+    assert caught.value.hint == "choose one with --model"
+    assert ", ".join(model.id for model in models) in caught.value.message
+
+
+def test_two_models_for_materials_must_be_told_apart():
+    models = [SimpleNamespace(id=name, kind="texture") for name in ("old", "new")]
+    with pytest.raises(ConfigInvalid, match="but 2; all models: old, new"):
+        cli._model("", SimpleNamespace(models=lambda: models))

@@ -1,6 +1,7 @@
 """Matching a photo: what counts as near, what the search does, and its answer as a request."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,14 @@ def test_more_tries_never_end_further_away(photo, tmp_path):
 def test_no_tries_are_refused(photo, tmp_path):
     with pytest.raises(ConfigInvalid, match="--tries 0 is not allowed"):
         search(*photo, tmp_path, tries=0)
+
+
+def test_only_models_for_materials_match_a_photo(photo, tmp_path):
+    folder, picture = photo
+    with open_local([folder], "cpu", 1) as maker:
+        other = replace(maker.model("tiny"), kind="sprite")
+        with pytest.raises(ConfigInvalid, match="'tiny' is of kind 'sprite'"):
+            match.match(maker, other, picture, tmp_path, class_name="", tries=1, seed=1, say=print)
 
 
 def test_the_command_prints_the_request(photo, tmp_path, capsys):

@@ -1,7 +1,8 @@
 """From a folder of pictures or map sets to candidate items; imports errors and types only.
 
 Two layouts are understood. With ``manifest.json`` at the top: ``{"items": [{"id", "class", "file" | "dir" + "maps",
-"group", "licence", "author", "source", ...}]}``. Without one: ``CLASS/picture.png`` is a base colour, and
+"group", "licence", "author", "source", ...}]}``, where ``domain`` may stand for ``class``, and the file is the id of an
+item that has none. Without one: ``CLASS/picture.png`` is a base colour, and
 ``CLASS/SET/<name>_<map>.png`` files together are one map set.
 """
 
@@ -45,6 +46,9 @@ MAP_WORDS: Mapping[str, MapKind] = {
     "ambient_occlusion": MapKind.AMBIENT_OCCLUSION,
     "occlusion": MapKind.AMBIENT_OCCLUSION,
 }
+
+# Keys of a record that a candidate has fields for; the others are kept as facts.
+TOLD = ("id", "class", "domain", "maps", "file", "dir", "group")
 
 
 @dataclass(frozen=True)
@@ -106,13 +110,13 @@ def _from_manifest(folder: Path, manifest: Path, license: str) -> Iterator[Candi
 
 
 def _from_record(folder: Path, record: dict[str, Any], number: int, license: str) -> Candidate | Refusal:
-    name = str(record.get("id", f"item {number}"))
+    name = str(record.get("id") or record.get("file") or f"item {number}")
     # One asset may stand in several tiers (thumbnail, full maps): the tier keeps their ids apart.
     tier = str(record.get("tier", ""))
     name = f"{tier}/{name}" if tier else name
-    class_name = record.get("class")
+    class_name = record.get("class", record.get("domain"))
     if not isinstance(class_name, str) or not class_name:
-        return Refusal(name, 'no class: add a text field "class"')
+        return Refusal(name, 'no class: add a text field "class" (or "domain")')
     files = record.get("maps") or {"albedo": record.get("file")}
     if not isinstance(files, dict):
         return Refusal(name, '"maps" is not an object: write {"albedo": "file.png", "normal": ...}')
@@ -129,7 +133,7 @@ def _from_record(folder: Path, record: dict[str, Any], number: int, license: str
         if kind in maps:
             return Refusal(name, f"{maps[kind].name} and {relative.name} are the same map")
         maps[kind] = folder / relative
-    kept = {key: value for key, value in record.items() if key not in ("id", "class", "maps", "file", "dir", "group")}
+    kept = {key: value for key, value in record.items() if key not in TOLD}
     return Candidate(
         id=name,
         class_name=class_name,

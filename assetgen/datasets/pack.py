@@ -27,7 +27,7 @@ from assetgen.types import MapKind
 
 SCHEMA = 1
 MAX_EDGE_PX = 8192
-MIN_EDGE_PX = 32
+MIN_EDGE_PX = 16  # of block textures; stored as they are, and each training says what it makes of small ones
 
 Notify = Callable[[int, str], None]
 
@@ -156,8 +156,11 @@ def _store(
                         f"{path.name} is {width_px} x {height_px}: edges must be {MIN_EDGE_PX} to {MAX_EDGE_PX} px",
                     )
                 grey = np.asarray(picture.convert("L"), dtype=np.float32)
+                opaque = picture.convert("RGBA").getchannel("A").getbbox() is not None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return Refusal(candidate.id, f"{path.name} cannot be read: {error}")
+        if not opaque:
+            return Refusal(candidate.id, f"{path.name} is transparent everywhere: there is nothing to see")
         if kind is MapKind.BASE_COLOR:
             contrast = float(grey.std())
         name = f"{number:05d}/{kind.value}{path.suffix.lower()}"

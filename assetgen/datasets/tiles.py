@@ -23,10 +23,15 @@ from assetgen.types import MapKind
 
 ByteArray = NDArray[np.uint8]
 
+GREY = (150, 150, 150)  # what pictures with alpha are shown and judged on
+
 
 @dataclass(frozen=True)
 class Item:
-    """One item in memory; ``maps`` hold ``[H, W, C] uint8``, C 3 for base colour and normal, else 1."""
+    """One item in memory; ``maps`` hold ``[H, W, C] uint8``, C 3 for base colour and normal, else 1.
+
+    Read with alpha, a base colour has C 4: sRGB-coded colours times alpha, and alpha.
+    """
 
     id: str
     class_name: str
@@ -61,13 +66,21 @@ def read_index(path: Path) -> dict[str, Any]:
     return dict(index)
 
 
-def load(path: Path, *, classes: Sequence[str] = (), min_contrast: float = 0.0, min_edge_px: int = 0) -> list[Item]:
+def load(
+    path: Path,
+    *,
+    classes: Sequence[str] = (),
+    min_contrast: float = 0.0,
+    min_edge_px: int = 0,
+    alpha: bool = False,
+) -> list[Item]:
     """Decode the items of a training file.
 
     Args:
         classes: keep these only; empty keeps all.
         min_contrast: drop base colours whose grey values deviate less (0 to 127): flat paint teaches nothing.
         min_edge_px: drop items smaller than this.
+        alpha: read base colours with alpha; without it what lies under transparent pixels shows, as files store it.
 
     Raises:
         DataInvalid: the file is damaged, a class has no items, or nothing is left.
@@ -87,19 +100,19 @@ def load(path: Path, *, classes: Sequence[str] = (), min_contrast: float = 0.0, 
                 or min(size["width_px"], size["height_px"]) < min_edge_px
             ):
                 continue
-            items.append(_item(archive, record, path))
+            items.append(_item(archive, record, path, alpha))
     if not items:
         raise DataInvalid(f"no item of {path} is left", hint="lower min_contrast or min_edge_px, or name other classes")
     return items
 
 
-def _item(archive: zipfile.ZipFile, record: dict[str, Any], path: Path) -> Item:
+def _item(archive: zipfile.ZipFile, record: dict[str, Any], path: Path, alpha: bool) -> Item:
     maps = {}
     for name, entry in record["maps"].items():
         kind = MapKind(name)
         try:
             with Image.open(io.BytesIO(archive.read(entry["file"])), formats=("PNG", "JPEG", "WEBP")) as picture:
-                maps[kind] = _pixels(picture, kind)
+                maps[kind] = _premultiplied(picture) if alpha and kind is MapKind.BASE_COLOR else _pixels(picture, kind)
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise DataInvalid(f"{entry['file']} in {path} is damaged: {error}", hint="pack the folder again") from error
     facts = record["facts"]
@@ -114,6 +127,14 @@ def _item(archive: zipfile.ZipFile, record: dict[str, Any], path: Path) -> Item:
         maps=maps,
         facts=facts,
     )
+
+
+def _premultiplied(picture: Image.Image) -> ByteArray:
+    """Colours times alpha, and alpha; a picture without any is opaque."""
+    straight = np.asarray(picture.convert("RGBA")).astype(np.uint16)
+    alpha = straight[:, :, 3:]
+    multiplied: ByteArray = np.concatenate([(straight[:, :, :3] * alpha + 127) // 255, alpha], axis=2).astype(np.uint8)
+    return multiplied
 
 
 def _pixels(picture: Image.Image, kind: MapKind) -> ByteArray:
@@ -131,6 +152,18 @@ def at_density(item: Item, scan_px: int, kind: MapKind = MapKind.BASE_COLOR) -> 
     if width <= scan_px:
         return pixels
     size = (scan_px, max(1, round(height * scan_px / width)))
-    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    if pixels.shape[2] == 4:  # as premultiplied, or Pillow would multiply by alpha once more
+        picture = Image.frombytes("RGBa", (width, height), pixels.tobytes())
+    else:
+        picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     resized = np.asarray(picture.resize(size, Image.Resampling.BOX))
     return resized[:, :, None] if resized.ndim == 2 else resized
+
+
+def on_ground(pixels: ByteArray, ground: tuple[int, int, int] = GREY) -> ByteArray:
+    """Show colours times alpha, and alpha, ``[..., 4]`` on an opaque colour; ``[..., 3]`` is opaque and stays."""
+    if pixels.shape[-1] == 3:
+        return pixels
+    shown = pixels[..., :3] + ((255 - pixels[..., 3:].astype(np.uint32)) * np.array(ground, np.uint32) + 127) // 255
+    result: ByteArray = np.minimum(shown, 255).astype(np.uint8)
+    return result

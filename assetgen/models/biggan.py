@@ -3,11 +3,13 @@
 z is cut into chunks, one for the first feature map and one for each block, which its batch norms see beside the class.
 Reading order after training: ``standing_statistics`` on the averaged network, then ``truncated_latent`` for z.
 
-``width`` is the channels at the edge of the picture in the generator, and at half of it in the discriminator.
+``width`` is the channels of the finest features in the generator, and at half their edge in the discriminator.
 
-Differs from the paper: any latent size, the first chunk takes what is left over; attention at half the edge, at most
-64 px; the class embedding starts with unit variance, to be heard early; the tileable variant; sizes for minutes on
-one GPU. All other weights start orthogonal and are under spectral norm.
+Differs from the paper: pixels may be taken in groups, which start alike (Aitken et al. 2017); pictures with alpha start
+transparent, and their last layer counts more, or they are long in getting there; any latent size, the first chunk takes
+what is left over; attention at half the edge, at most 64 px; the class embedding starts with unit variance, to be heard
+early; the tileable variant; sizes for minutes on one GPU. All other weights start orthogonal and are under spectral
+norm.
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ CONDITIONINGS = ("projection",)
 MOST = 16
 LARGEST_ATTENTION_PX = 64
 SMALLEST_BOUND = 0.01
+# Of the last layer of pictures with alpha: spectral norm and small steps would keep it from -1, which most of them is.
+ALPHA_STRENGTH = 3.0
+ALPHA_BIAS = -0.5
 
 
 def truncated_latent(rng: np.random.Generator, n: int, dimension: int, bound: float) -> NDArray[np.float32]:
@@ -102,7 +107,7 @@ class BigganGenerator(nn.Module):
 
     def __init__(self, config: PictureConfig) -> None:
         super().__init__()
-        check_config(config, "biggan", CONDITIONINGS, wraps=True)
+        check_config(config, "biggan", CONDITIONINGS, wraps=True, groups=True)
         chunk = config.latent // (config.levels + 1)
         if chunk == 0:
             raise ConfigInvalid(
@@ -117,11 +122,17 @@ class BigganGenerator(nn.Module):
         self.blocks = nn.ModuleList(
             UpBlock(a, b, wrap=config.wrap, k=config.latent + chunk, spectral_norm=True) for a, b in pairwise(widths)
         )
-        self.attended_px = min(config.edge_px // 2, LARGEST_ATTENTION_PX)
+        self.attended_px = min(config.inner_px // 2, LARGEST_ATTENTION_PX)
         self.attention = Attention(widths[(self.attended_px // FIRST_PX).bit_length() - 1])
         self.norm = nn.BatchNorm2d(widths[-1])
         padding = "wrap" if config.wrap else "zeros"
-        self.color = PaddedConv(widths[-1], config.channels, 3, padding=padding, spectral_norm=True)
+        colors = config.channels * config.groups**2
+        self.color = PaddedConv(widths[-1], colors, 3, padding=padding, spectral_norm=True)
+        _start_alike(self.color, config.groups**2)
+        self.strength = 1.0
+        if config.channels == 4:
+            self.strength = ALPHA_STRENGTH
+            nn.init.constant_(next(p for name, p in self.color.named_parameters() if name.endswith("bias")), ALPHA_BIAS)
 
     def bake(self) -> None:
         """Make the weights constants, for export."""
@@ -141,7 +152,12 @@ class BigganGenerator(nn.Module):
             x = block(x, torch.cat([embedded, chunk], dim=1))
             if x.shape[2] == self.attended_px:
                 x = self.attention(x)
-        return torch.tanh(self.color(F.relu(self.norm(x))))
+        colors = torch.tanh(self.color(F.relu(self.norm(x))) * self.strength)
+        if self.config.groups > 1:
+            colors = F.pixel_shuffle(colors, self.config.groups)
+        if self.config.channels == 4:  # no more colour than cover: it would glow on black
+            colors = torch.cat([torch.minimum(colors[:, :3], colors[:, 3:]), colors[:, 3:]], dim=1)
+        return colors
 
 
 class BigganDiscriminator(nn.Module):
@@ -149,14 +165,16 @@ class BigganDiscriminator(nn.Module):
 
     def __init__(self, config: PictureConfig) -> None:
         super().__init__()
-        check_config(config, "biggan", CONDITIONINGS, wraps=True)
+        check_config(config, "biggan", CONDITIONINGS, wraps=True, groups=True)
+        self.groups = config.groups
         widths = channels_by_level(config, MOST)[::-1]
-        self.blocks = nn.ModuleList([DownBlock(config.channels, widths[0], first=True, spectral_norm=True)])
+        colors = config.channels * config.groups**2
+        self.blocks = nn.ModuleList([DownBlock(colors, widths[0], first=True, spectral_norm=True)])
         for i in range(config.levels):
             halve = i < config.levels - 1
             self.blocks.append(DownBlock(widths[i], widths[i + 1], halve=halve, spectral_norm=True))
-        self.attended_px = min(config.edge_px // 2, LARGEST_ATTENTION_PX)
-        halvings = (config.edge_px // self.attended_px).bit_length() - 1
+        self.attended_px = min(config.inner_px // 2, LARGEST_ATTENTION_PX)
+        halvings = (config.inner_px // self.attended_px).bit_length() - 1
         self.attention = Attention(widths[halvings - 1])
         self.head = Head(widths[-1], config, dense=spectral_dense, spectral_norm=True)
 
@@ -165,12 +183,21 @@ class BigganDiscriminator(nn.Module):
         bake_spectral_norm(self)
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = F.pixel_unshuffle(x, self.groups) if self.groups > 1 else x
         for block in self.blocks:
             x = block(x)
             if x.shape[2] == self.attended_px:
                 x = self.attention(x)
         result: tuple[Tensor, Tensor | None] = self.head(F.relu(x).sum(dim=(2, 3)), labels)
         return result
+
+
+def _start_alike(layer: nn.Module, places: int) -> None:
+    """Give the ``places`` pixels of each group the same filters to begin with; apart they would begin as a grid."""
+    if places > 1:
+        weight = next(p for p in layer.parameters() if p.dim() == 4)
+        with torch.no_grad():
+            weight.copy_(weight[::places].repeat_interleave(places, dim=0))
 
 
 def _trained_weight(layer: nn.Conv2d | nn.Linear) -> Tensor:

@@ -67,7 +67,8 @@ class DetailNetwork(nn.Module):
     brighter lies higher. The convolutions only correct that. Joints between cells lie lower.
 
     Shapes: picture ``[n, 3, h, w]`` about [-1, 1], sRGB-coded; class_weights ``[n, classes]``; noises
-    ``[n, 1, 2h, 2w]`` and ``[n, 1, 4h, 4w]``; joints ``[n, 1, h, w]`` in [0, 1], or ``None`` where not known.
+    ``[n, 1, 2h, 2w]`` and ``[n, 1, 4h, 4w]``; joints ``[n, 1, h, w]`` in [0, 1], or ``None`` where not known; large
+    ``[n, 3, 4h, 4w]``, the base colour where it is known and needs no more texels, from which height then starts.
 
     Args:
         metal: classes in which metallic is learned; jointed: classes whose joints lie lower.
@@ -94,7 +95,12 @@ class DetailNetwork(nn.Module):
         self.brightness = nn.Parameter(torch.full((config.classes, 3), 2.0))
 
     def forward(
-        self, picture: Tensor, class_weights: Tensor, noises: list[Tensor], joints: Tensor | None = None
+        self,
+        picture: Tensor,
+        class_weights: Tensor,
+        noises: list[Tensor],
+        joints: Tensor | None = None,
+        large: Tensor | None = None,
     ) -> Maps:
         check.shape(picture, "n 3 h w", "picture")
         x = activate(self.enter(picture) + self.embed(class_weights)[:, :, None, None])
@@ -103,7 +109,7 @@ class DetailNetwork(nn.Module):
             x = activate(layers[0](upsample(x)) + noise * strength[None, :, None, None])
             x = activate(layers[1](x))
         maps = self.leave(x).float()
-        base_color = upsample(upsample(picture.float())) + maps[:, :3]
+        base_color = upsample(upsample(picture.float())) + maps[:, :3] if large is None else large
         # Detached: colours are not to be bent for the sake of height.
         height = self._height_of_brightness(base_color.detach(), class_weights.float())
         height = height + CORRECTION * maps[:, 3:4]

@@ -19,6 +19,7 @@ from assetgen.errors import ConfigInvalid
 from assetgen.models.layers import wrap_pad
 
 FIRST_PX = 4  # edge of the first feature map
+GROUPS = (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class PictureConfig:
         edge_px: edge of a picture; a power of two, 16 or more.
         latent: dimension of z.
         width: channels at the finest resolution; what that is, the docstring of each family says.
+        groups: edge of the groups of pixels whose values are channels of one place to the networks (sub-pixel
+            convolution, Shi et al. 2016): 2 saves the finest and dearest level, 4 two of them.
         wrap: every picture tiles; the discriminator pads with zeros all the same, since crops of reals do not tile.
         conditioning: "none"; "concat" (Mirza and Osindero 2014: the discriminator sees label planes); "auxiliary"
             (AC-GAN, Odena et al. 2017: it tells the class; little diversity within a class where its weight is large);
@@ -43,15 +46,27 @@ class PictureConfig:
     width: int = 32
     wrap: bool = True
     conditioning: str = "none"
+    groups: int = 1
+
+    @property
+    def inner_px(self) -> int:
+        """Edge of the finest feature map."""
+        return self.edge_px // self.groups
 
     @property
     def levels(self) -> int:
-        """Doublings from the first feature map to the picture."""
-        return (self.edge_px // FIRST_PX).bit_length() - 1
+        """Doublings from the first feature map to the finest."""
+        return (self.inner_px // FIRST_PX).bit_length() - 1
 
 
-def check_config(config: PictureConfig, family: str, conditionings: tuple[str, ...], *, wraps: bool) -> None:
-    """Raise ConfigInvalid unless ``family`` can be built with ``config``."""
+def check_config(
+    config: PictureConfig, family: str, conditionings: tuple[str, ...], *, wraps: bool, groups: bool = False
+) -> None:
+    """Raise ConfigInvalid unless ``family`` can be built with ``config``.
+
+    Args:
+        groups: the family can work on groups of pixels.
+    """
     if config.edge_px < 16 or config.edge_px & (config.edge_px - 1):
         raise ConfigInvalid(
             f"edge_px {config.edge_px} is not allowed for {family}", hint="give a power of two, 16 or more"
@@ -62,6 +77,11 @@ def check_config(config: PictureConfig, family: str, conditionings: tuple[str, .
     if config.conditioning not in conditionings:
         raise ConfigInvalid(
             f"{family} has no conditioning {config.conditioning!r}", hint=f"choose from {', '.join(conditionings)}"
+        )
+    if config.groups != 1 and not (groups and config.groups in GROUPS and config.inner_px >= 16):
+        raise ConfigInvalid(
+            f"{family} cannot work on groups of {config.groups} pixels at edge_px {config.edge_px}",
+            hint="set groups = 1; with family biggan 2 or 4, where 16 groups or more fit into the edge",
         )
     if config.wrap and not wraps:
         raise ConfigInvalid(f"{family} has no tileable variant", hint="set wrap = false, or choose another family")

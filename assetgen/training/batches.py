@@ -6,7 +6,7 @@ Nothing here has state, so a resumed run draws exactly what the unbroken one wou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assetgen import latents, layouts
-from assetgen.datasets.tiles import ByteArray, Item, at_density
+from assetgen.datasets.tiles import ByteArray, Item, at_density, on_ground
 from assetgen.manifest import LayoutSpec
 from assetgen.training.recipe import PictureRecipe, TextureRecipe
 from assetgen.types import FloatArray
@@ -62,13 +62,22 @@ def reals_from_items(items: Sequence[Item], recipe: TextureRecipe | PictureRecip
     )
 
 
+def grounded(reals: Reals) -> Reals:
+    """The same pictures without alpha, on grey."""
+    return replace(reals, pictures=tuple(tuple(map(on_ground, pictures)) for pictures in reals.pictures))
+
+
 def real_batch(
     reals: Reals, recipe: TextureRecipe | PictureRecipe, step: int, stream: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Random crops ``[batch, 3, crop, crop]`` in [-1, 1] and labels ``[batch]``, flipped and, where allowed, turned."""
+    """Random crops ``[batch, c, crop, crop]`` in [-1, 1] and labels ``[batch]``, flipped and turned where allowed.
+
+    c is 3, or 4 for colours times alpha and alpha, where transparent is -1 in all.
+    """
     rng = latents.generator(recipe.seed, REAL_STREAM + (stream << 36) + step)
     edge = recipe.crop_px
-    crops = np.empty((recipe.batch, edge, edge, 3), dtype=np.uint8)
+    channels = next(pictures[0].shape[2] for pictures in reals.pictures if pictures)
+    crops = np.empty((recipe.batch, edge, edge, channels), dtype=np.uint8)
     labels = rng.choice(len(reals.classes), size=recipe.batch, p=reals.class_chances)
     for n, label in enumerate(labels):
         pictures = reals.pictures[label]
@@ -78,29 +87,41 @@ def real_batch(
         crop = pixels[top : top + edge, left : left + edge]
         turns = rng.integers(4)
         flips = rng.integers(2, size=2)
-        if reals.classes[label] not in recipe.directed_classes:
-            crop = np.rot90(crop, int(turns))
-        crop = crop[::-1] if flips[0] else crop
-        crops[n] = crop[:, ::-1] if flips[1] else crop
+        if recipe.flips == "all":
+            if reals.classes[label] not in recipe.directed_classes:
+                crop = np.rot90(crop, int(turns))
+            crop = crop[::-1] if flips[0] else crop
+        crops[n] = crop[:, ::-1] if flips[1] and recipe.flips != "none" else crop
     pictures_t = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
     return pictures_t.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels.astype(np.int64))
 
 
 def all_crops(reals: Reals, label: int, edge: int, count: int, crop_px: int) -> Tensor:
-    """The same ``count`` crops of a class at every call, spread over its pictures: ``[count, 3, edge, edge]``.
+    """The same ``count`` crops of a class at every call, spread over its pictures: ``[count, c, edge, edge]``.
 
     Args:
         edge: crops of ``crop_px`` are shrunk to this, for networks that have not grown yet.
     """
     rng = latents.generator(0, REAL_STREAM + label)
     pictures = reals.pictures[label]
-    crops = np.empty((count, crop_px, crop_px, 3), dtype=np.uint8)
+    crops = np.empty((count, crop_px, crop_px, pictures[0].shape[2]), dtype=np.uint8)
     for n in range(count):
         pixels = pictures[n * len(pictures) // count if len(pictures) >= count else n % len(pictures)]
         top, left = (int(rng.integers(size - crop_px + 1)) for size in pixels.shape[:2])
         crops[n] = pixels[top : top + crop_px, left : left + crop_px]
     made = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
     return torch.nn.functional.avg_pool2d(made, crop_px // edge)
+
+
+@dataclass(frozen=True)
+class HostInputs:
+    """What the host makes of the generator's inputs: all but the noise, which the device draws from ``noise_seed``."""
+
+    z: Tensor
+    labels: Tensor
+    layouts: list[Tensor]
+    rolls: NDArray[np.int64]
+    noise_seed: int
 
 
 @dataclass(frozen=True)
@@ -116,6 +137,16 @@ class FakeInputs:
     rolls: NDArray[np.int64]
 
 
+def host_batch(
+    reals: Reals, recipe: TextureRecipe, step: int, stream: int = 0, labels: NDArray[np.int64] | None = None
+) -> HostInputs:
+    """Latents and layouts for one batch; without ``labels`` they are drawn as those of reals are."""
+    rng = latents.generator(recipe.seed, FAKE_STREAM + (stream << 36) + step)
+    drawn = rng.choice(len(reals.classes), size=recipe.batch, p=reals.class_chances)
+    labels = drawn if labels is None else labels
+    return host_inputs(rng, labels, reals.classes, recipe, recipe.crop_px)
+
+
 def fake_batch(
     reals: Reals,
     recipe: TextureRecipe,
@@ -124,11 +155,8 @@ def fake_batch(
     device: str = "cpu",
     labels: NDArray[np.int64] | None = None,
 ) -> FakeInputs:
-    """Latents, layouts and noise for one batch; without ``labels`` they are drawn as those of reals are."""
-    rng = latents.generator(recipe.seed, FAKE_STREAM + (stream << 36) + step)
-    drawn = rng.choice(len(reals.classes), size=recipe.batch, p=reals.class_chances)
-    labels = drawn if labels is None else labels
-    return fake_inputs(rng, labels, reals.classes, recipe, recipe.crop_px, device)
+    """Latents, layouts and noise for one batch; see ``host_batch``."""
+    return on_device(host_batch(reals, recipe, step, stream, labels), recipe, len(reals.classes), device)
 
 
 def fake_inputs(
@@ -139,30 +167,48 @@ def fake_inputs(
     edge_px: int,
     device: str = "cpu",
 ) -> FakeInputs:
-    """Draw generator inputs for square pictures of ``edge_px``: what a server would feed, noise made on the device.
+    """Draw generator inputs for square pictures of ``edge_px``: what a server would feed, noise made on the device."""
+    return on_device(host_inputs(rng, labels, classes, recipe, edge_px), recipe, len(classes), device)
 
-    Only the layouts are made on the host; a GPU would wait for the noise of whole batches.
-    """
-    n = len(labels)
+
+def host_inputs(
+    rng: np.random.Generator,
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    recipe: TextureRecipe,
+    edge_px: int,
+) -> HostInputs:
+    """What ``fake_inputs`` needs no device for."""
     levels = len(recipe.widths)
-    cells = edge_px >> (levels - 1)
     specs = (recipe.layouts.get(classes[label], LayoutSpec()) for label in labels)
     pyramids = [_layout(rng, spec, edge_px, levels) for spec in specs]
-    z = torch.from_numpy(rng.standard_normal((n, recipe.latent), dtype=np.float32)).to(device)
-    rolls = rng.integers(edge_px, size=(n, 2))
-    noise_rng = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-    index = torch.from_numpy(labels.astype(np.int64)).to(device)
-    return FakeInputs(
+    z = torch.from_numpy(rng.standard_normal((len(labels), recipe.latent), dtype=np.float32))
+    return HostInputs(
         z=z,
-        labels=index,
-        class_weights=torch.nn.functional.one_hot(index, len(classes)).float(),
-        grid=_noise(noise_rng, n, recipe.grid_noise_channels, cells, device),
+        labels=torch.from_numpy(labels.astype(np.int64)),
         layouts=[
-            torch.from_numpy(np.stack(level)).to(device).contiguous(memory_format=torch.channels_last)
+            torch.from_numpy(np.stack(level)).contiguous(memory_format=torch.channels_last)
             for level in zip(*pyramids, strict=True)
         ],
-        noises=[_noise(noise_rng, n, 1, cells << i, device) for i in range(levels)],
-        rolls=rolls,
+        rolls=rng.integers(edge_px, size=(len(labels), 2)),
+        noise_seed=int(rng.integers(2**62)),
+    )
+
+
+def on_device(host: HostInputs, recipe: TextureRecipe, classes: int, device: str) -> FakeInputs:
+    """Move what the host made to the device, and draw the noise there: a GPU would wait for that of whole batches."""
+    n = len(host.labels)
+    cells = host.layouts[0].shape[2]
+    rng = torch.Generator(device).manual_seed(host.noise_seed)
+    labels = host.labels.to(device)
+    return FakeInputs(
+        z=host.z.to(device),
+        labels=labels,
+        class_weights=torch.nn.functional.one_hot(labels, classes).float(),
+        grid=_noise(rng, n, recipe.grid_noise_channels, cells, device),
+        layouts=[level.to(device) for level in host.layouts],
+        noises=[_noise(rng, n, 1, cells << i, device) for i in range(len(host.layouts))],
+        rolls=host.rolls,
     )
 
 

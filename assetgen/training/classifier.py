@@ -22,8 +22,8 @@ from assetgen.errors import ConfigInvalid, DataInvalid
 from assetgen.metrics.features import examine, load_classifier, save_classifier
 from assetgen.models.classifier import Classifier, ClassifierConfig
 from assetgen.training.augment import augment
-from assetgen.training.batches import Reals, real_batch, reals_from_items
-from assetgen.training.recipe import TextureRecipe
+from assetgen.training.batches import Reals, grounded, real_batch, reals_from_items
+from assetgen.training.recipe import PictureRecipe, TextureRecipe
 
 # Streams of the counter-based generator, apart from those of batches.
 CROP_STREAM = 1 << 56
@@ -36,13 +36,14 @@ class ClassifierRecipe:
 
     Attributes:
         crops: of ``crops.crop_px`` at ``crops.scan_px``, flipped, and turned where the class has no direction; batch
-            size and seed are taken from here too.
+            size and seed are taken from here too. Pictures with alpha are shown on grey.
         augment: probability of each change of colour, and of a hole.
         smoothing: of the labels.
-        validation_crops: fixed crops of each validation picture, by which the best state is chosen.
+        validation_crops: fixed crops of each validation picture, by which the best state is chosen; 1 where all
+            pictures are no larger than a crop.
     """
 
-    crops: TextureRecipe
+    crops: TextureRecipe | PictureRecipe
     widths: tuple[int, ...] = (32, 64, 96, 128)
     learning_rate: float = 0.0015
     weight_decay: float = 0.03
@@ -52,7 +53,7 @@ class ClassifierRecipe:
 
 
 def balanced_crops(reals: Reals, label: int, count: int, edge_px: int, seed: int) -> ByteArray:
-    """Crops ``[count, edge, edge, 3]`` of one class: every picture equally often, places at random, neither flipped.
+    """Crops ``[count, edge, edge, c]`` of one class: every picture equally often, places at random, neither flipped.
 
     Raises:
         DataInvalid: the class has no picture.
@@ -61,7 +62,7 @@ def balanced_crops(reals: Reals, label: int, count: int, edge_px: int, seed: int
     if not pictures:
         raise DataInvalid(f"class {reals.classes[label]!r} has no picture to cut crops from")
     rng = latents.generator(seed, CROP_STREAM + label)
-    crops = np.empty((count, edge_px, edge_px, 3), dtype=np.uint8)
+    crops = np.empty((count, edge_px, edge_px, pictures[0].shape[2]), dtype=np.uint8)
     order: list[int] = []
     for n in range(count):
         order = order or list(rng.permutation(len(pictures)))
@@ -103,11 +104,13 @@ def train_classifier(
         raise ConfigInvalid(f"--minutes {minutes} is not allowed; use more than 0")
     recipe = recipe or ClassifierRecipe(TextureRecipe(batch=32, precision="bf16", seed=seed))
     recipe = replace(recipe, crops=replace(recipe.crops, classes=tuple(classes)))
-    items = tiles.load(data, classes=classes, min_contrast=recipe.crops.min_contrast)
-    train, validation = (reals_from_items(items, recipe.crops, split) for split in ("train", "validation"))
+    items = tiles.load(data, classes=classes, min_contrast=recipe.crops.min_contrast, alpha=recipe.crops.alpha)
+    train, validation = (grounded(reals_from_items(items, recipe.crops, split)) for split in ("train", "validation"))
     train, validation = _usable(train, validation, bool(classes), data)
     network = Classifier(ClassifierConfig(len(train.classes), recipe.widths))
-    edge, count = recipe.crops.crop_px, recipe.validation_crops
+    edge = recipe.crops.crop_px
+    larger = any(max(pixels.shape[:2]) > edge for pictures in validation.pictures for pixels in pictures)
+    count = recipe.validation_crops if larger else 1
     held = [
         balanced_crops(validation, label, count * len(pictures), edge, seed)
         for label, pictures in enumerate(validation.pictures)
@@ -214,7 +217,7 @@ def _fit(
 
 
 def _accuracy(
-    network: Classifier, classes: Sequence[str], held: Sequence[ByteArray], crops: TextureRecipe
+    network: Classifier, classes: Sequence[str], held: Sequence[ByteArray], crops: TextureRecipe | PictureRecipe
 ) -> dict[str, Any]:
     """Share of crops of each class that are told right, and the mean over classes."""
     from assetgen.metrics.features import Instrument

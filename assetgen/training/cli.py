@@ -18,26 +18,29 @@ from assetgen.errors import ConfigInvalid, DataInvalid, RuntimeMissing
 from assetgen.training.recipe import DetailRecipe, PictureRecipe, TextureRecipe, recipe_from_values, values_from_toml
 
 if TYPE_CHECKING:
+    from assetgen.datasets.volumes import VolumeItem
     from assetgen.training.loop import Task
 
 BENCH_S = 30.0
 RECIPES = Path(__file__).parent / "recipes"
 # Names of recipes in that folder; the plain texture recipe is the StyleGAN of this product.
 FAMILIES = ("vanilla", "dcgan", "conditional", "wgan-gp", "progressive", "biggan")
-STYLES = ("cyclegan", "cut", "fastcut", "stargan")
+STYLES = ("cyclegan", "cut", "fastcut", "patches", "stargan")
+SPRITES = ("props", "items")
 
 
 def main(argv: list[str]) -> int:
     """Run ``assetgen train`` with the arguments after it; returns the exit status."""
     bench = argv[:1] == ["bench"]
     arguments = _parser().parse_args(argv[1:] if bench else argv)
-    allowed = {"texture": FAMILIES, "style": STYLES}.get(arguments.what, ())
+    choices = {"texture": FAMILIES, "style": STYLES, "sprite": SPRITES}
+    allowed = choices.get(arguments.what, ())
     if arguments.family and (arguments.recipe or arguments.family not in allowed):
         raise ConfigInvalid(
             f"--family {arguments.family} names a recipe; it goes neither with --recipe nor with {arguments.what}",
-            hint=f"texture has {', '.join(FAMILIES)}; style has {', '.join(STYLES)}",
+            hint="; ".join(f"{what} has {', '.join(names)}" for what, names in choices.items()),
         )
-    name = arguments.family or ("fastcut" if arguments.what == "style" else arguments.what)
+    name = arguments.family or {"style": "fastcut", "sprite": "props"}.get(arguments.what, arguments.what)
     arguments.run = arguments.run or Path("runs") / name
     arguments.recipe = arguments.recipe or RECIPES / f"{name}.toml"
     if arguments.minutes is not None and arguments.minutes <= 0:
@@ -68,7 +71,14 @@ def _run(arguments: argparse.Namespace, device: str, *, bench: bool) -> None:
     from assetgen.training.runlog import EVENTS, STATISTICS, read_lines
 
     say = print if parallel.rank() == 0 else _nothing
-    make = {"texture": _texture_task, "detail": _detail_task, "style": _style_task}[arguments.what]
+    makers = {
+        "texture": _texture_task,
+        "detail": _detail_task,
+        "style": _style_task,
+        "sprite": _texture_task,
+        "mesh": _mesh_task,
+    }
+    make = makers[arguments.what]
     task, counts = make(arguments, device)
     _have_teacher(task, arguments)
     if arguments.dry_run:
@@ -117,15 +127,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "what",
-        choices=["texture", "detail", "style"],
-        help="base colours by class, texels and maps from them, or pictures of one class into another",
+        choices=["texture", "detail", "style", "sprite", "mesh"],
+        help="base colours by class, texels and maps from them, pictures of one class into another, things with alpha, "
+        "or 3D models",
     )
     parser.add_argument("--data", type=Path, required=True, help="training file made by assetgen data pack")
     parser.add_argument("--run", type=Path, help="run folder (runs/texture or runs/detail)")
     parser.add_argument(
         "--family",
-        choices=FAMILIES + STYLES,
-        help="for texture: another family of GANs; for style: the method (fastcut); each has a recipe of its own",
+        choices=FAMILIES + STYLES + SPRITES,
+        help="for texture: another family of GANs; for style: the method (fastcut); for sprite: props or items; "
+        "each has a recipe of its own",
     )
     parser.add_argument("--recipe", type=Path, help="TOML file; see docs/training.md")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
@@ -137,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to PyTorch")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that make the inputs of texture training ahead (0 on the processor, else up to 8)",
+    )
     parser.add_argument("--tick", type=float, default=30.0, metavar="SECONDS", help="between statistics lines (30)")
     parser.add_argument("--tensorboard", action="store_true", help="write the statistics for TensorBoard, too")
     parser.add_argument("--sheet-ticks", type=int, default=10, help="ticks between sheets and checkpoints (10)")
@@ -178,7 +196,7 @@ def _texture_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Map
     from assetgen.training.texture import TextureTask
 
     recipe: TextureRecipe | PictureRecipe = _recipe(arguments, TextureRecipe, PictureRecipe)
-    items = tiles.load(arguments.data, classes=recipe.classes, min_contrast=recipe.min_contrast)
+    items = tiles.load(arguments.data, classes=recipe.classes, min_contrast=recipe.min_contrast, alpha=recipe.alpha)
     reals, held_out = (reals_from_items(items, recipe, split) for split in ("train", "validation"))
     counts = {name: len(pictures) for name, pictures in zip(reals.classes, reals.pictures, strict=True)}
     empty = [name for name, count in counts.items() if not count]
@@ -187,9 +205,18 @@ def _texture_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Map
             f"no usable picture for {', '.join(empty)}", hint="lower min_contrast or crop_px, or leave the class out"
         )
     facts, unseen = _facts(arguments.data, items, reals.classes), held_out if held_out.count else None
-    make: Any = PictureTask if isinstance(recipe, PictureRecipe) else TextureTask
-    task = make(recipe, reals, facts, device, unseen)
-    return task, counts
+    if isinstance(recipe, PictureRecipe):
+        return PictureTask(recipe, reals, facts, device, unseen), counts
+    return TextureTask(recipe, reals, facts, device, unseen, _workers(arguments.workers, device)), counts
+
+
+def _workers(wanted: int | None, device: str) -> int:
+    """Processes that work ahead; on the processor they would take what they save."""
+    if wanted is None:
+        return 0 if device == "cpu" else min(8, (os.cpu_count() or 1) - 1)
+    if not 0 <= wanted <= 64:
+        raise ConfigInvalid(f"--workers {wanted} is not allowed; use 0 to 64")
+    return wanted
 
 
 def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:
@@ -228,6 +255,19 @@ def _style_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mappi
     return make(recipe, reals, _facts(arguments.data, items, reals.classes), device, held_out), counts
 
 
+def _mesh_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:
+    from assetgen.datasets.volumes import load_volumes
+    from assetgen.training.volume import VolumeTask
+    from assetgen.training.volume_batches import volumes_from_items
+    from assetgen.training.volume_recipe import VolumeRecipe
+
+    recipe = _recipe(arguments, VolumeRecipe)
+    items = load_volumes(arguments.data, recipe.classes)
+    volumes = volumes_from_items(items, recipe)
+    counts = {name: len(grids) for name, grids in zip(volumes.classes, volumes.grids, strict=True)}
+    return VolumeTask(recipe, volumes, _facts(arguments.data, items, volumes.classes), device), counts
+
+
 def _recipe(arguments: argparse.Namespace, kind: Any, kind_of_families: Any = None) -> Any:
     """The recipe, of ``kind_of_families`` if it names a family."""
     overrides: dict[str, Any] = {}
@@ -249,7 +289,7 @@ def _recipe(arguments: argparse.Namespace, kind: Any, kind_of_families: Any = No
     return recipe_from_values(kind_of_families if "family" in values and kind_of_families else kind, values)
 
 
-def _facts(path: Path, items: Sequence[Item], classes: Sequence[str]) -> Mapping[str, Any]:
+def _facts(path: Path, items: Sequence[Item | VolumeItem], classes: Sequence[str]) -> Mapping[str, Any]:
     """What a package must be able to say of its data."""
     used = [item for item in items if item.split == "train"]
     if not used:

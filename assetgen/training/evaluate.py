@@ -18,20 +18,22 @@ import torch
 
 from assetgen import __version__
 from assetgen.datasets import tiles
-from assetgen.datasets.tiles import ByteArray
+from assetgen.datasets.tiles import ByteArray, on_ground
 from assetgen.errors import CheckpointInvalid, ConfigInvalid, DataInvalid, OutputUnwritable
 from assetgen.metrics import verdict
 from assetgen.metrics.features import SHIPPED, Instrument, load_classifier
 from assetgen.metrics.figures import Report, Subject, as_json, measure
+from assetgen.metrics.halos import halos
 from assetgen.metrics.pictures import shrunk
 from assetgen.metrics.pretrained import inception_distances, lpips_diversity, verify
 from assetgen.metrics.sheet import sheet
 from assetgen.metrics.table import table
 from assetgen.models.parts import FIRST_PX
-from assetgen.training.batches import Reals, reals_from_items
-from assetgen.training.classifier import balanced_crops, train_classifier
+from assetgen.training import style_evaluate
+from assetgen.training.batches import Reals, grounded, reals_from_items
+from assetgen.training.classifier import ClassifierRecipe, balanced_crops, train_classifier
 from assetgen.training.compare import comparison
-from assetgen.training.recipe import PictureRecipe, TextureRecipe, recipe_from_values
+from assetgen.training.recipe import PictureRecipe, TextureRecipe, recipe_from_values, values_from_toml
 
 NO_CLASSIFIER = "none"
 MIN_PER_CLASS = 8
@@ -60,7 +62,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="assetgen eval", description="Judge a texture model by figures.")
+    parser = argparse.ArgumentParser(prog="assetgen eval", description="Judge a model by figures.")
     commands = parser.add_subparsers(dest="command", required=True)
     model = commands.add_parser("model", help="figures of a package or a run, beside those of real pictures")
     model.add_argument(
@@ -69,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--data", type=Path, required=True, help="training file, with pictures for validation")
     model.add_argument("--classes", default="", metavar="A,B", help="judge these only (all of the model)")
     model.add_argument("--per-class", type=int, default=64, help="pictures of each class (64)")
+    model.add_argument(
+        "--truncation", type=float, metavar="BOUND", help="largest |z| that is drawn, for runs of the picture families"
+    )
     model.add_argument("--seed", type=int, default=1, help="of everything that is drawn (1)")
     model.add_argument("--classifier", default=str(SHIPPED), help="FILE.safetensors, or none (the one that is shipped)")
     model.add_argument(
@@ -86,13 +91,16 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, required=True, metavar="FILE.safetensors", help="a .json goes beside"
     )
     classifier.add_argument("--classes", default="", metavar="A,B", help="tell these apart (all of the data)")
+    classifier.add_argument(
+        "--recipe", type=Path, metavar="FILE.toml", help="of the pictures it shall judge, for one with alpha (textures)"
+    )
     classifier.add_argument("--minutes", type=float, default=10.0, help="length of the training (10)")
     classifier.add_argument("--seed", type=int, default=1, help="of everything that is drawn (1)")
     classifier.set_defaults(run=_classifier)
     compare = commands.add_parser("compare", help="a table of several models, from files that model --json wrote")
     compare.add_argument("files", type=Path, nargs="+", metavar="FILE.json")
     compare.set_defaults(run=_compare)
-    for command in (model, classifier, compare):
+    for command in (model, classifier, compare, style_evaluate.add_command(commands)):
         command.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to PyTorch")
     return parser
 
@@ -104,6 +112,7 @@ def _classifier(arguments: argparse.Namespace) -> int:
         arguments.minutes,
         classes=_names(arguments.classes),
         seed=arguments.seed,
+        recipe=_classifier_recipe(arguments),
         notify=_say,
     )
     lines = [f"{name:22} {share:.2f}" for name, share in facts["accuracy"]["by_class"].items()]
@@ -113,6 +122,13 @@ def _classifier(arguments: argparse.Namespace) -> int:
     ]
     print("\n".join(lines))  # noqa: T201
     return 0
+
+
+def _classifier_recipe(arguments: argparse.Namespace) -> ClassifierRecipe | None:
+    if arguments.recipe is None:
+        return None
+    crops = _recipe(values_from_toml(arguments.recipe))
+    return ClassifierRecipe(replace(crops, seed=arguments.seed, batch=32))
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -137,7 +153,7 @@ def _model(arguments: argparse.Namespace) -> int:
     _say(f"{train.count} training and {validation.count} validation pictures in {len(chosen)} classes")
     make = _from_package if (arguments.model / "manifest.json").is_file() else _from_run
     begun_s = time.perf_counter()
-    fakes = make(arguments.model, recipe, classes, chosen, arguments.per_class, arguments.seed)
+    fakes = make(arguments, recipe, classes, chosen)
     spent_ms = (time.perf_counter() - begun_s) * 1e3 / (len(chosen) * arguments.per_class)
     cut = [
         [
@@ -146,11 +162,17 @@ def _model(arguments: argparse.Namespace) -> int:
         ]
         for reals in (train, validation)
     ]
-    subject = Subject(tuple(chosen), fakes, cut[0], cut[1], train.pictures, stride_px=_stride_px(recipe))
+    edges = _edges(fakes, cut[0]) if recipe.alpha else {}
+    fakes, *cut = ([on_ground(pictures) for pictures in side] for side in (fakes, *cut))
+    subject = Subject(tuple(chosen), fakes, cut[0], cut[1], grounded(train).pictures, stride_px=_stride_px(recipe))
     report = measure(subject, instrument, seed=arguments.seed, notify=lambda name: _say(f"measuring {name}"))
     judged = verdict.judge(report)
     pretrained = _pretrained(arguments, subject)
     lines = [f"{name} {pair['fake']:.4g}/{pair['real']:.4g}, all classes" for name, pair in pretrained.items()]
+    lines += [
+        f"edges: {name} {edges['fake'][name]:.4g}/{edges['real'][name]:.4g}, all classes"
+        for name in edges.get("fake", ())
+    ]
     notes = _notes(arguments.data, source, instrument, arguments.per_class)
     print("\n\n".join([table(report), *lines, *notes, verdict.as_text(judged)]))  # noqa: T201
     if arguments.json:
@@ -159,12 +181,22 @@ def _model(arguments: argparse.Namespace) -> int:
             "ms_per_picture": round(spent_ms, 2),
             "notes": notes,
             "pretrained": pretrained,
+            "edges": edges,
+            "truncation": arguments.truncation,
             "classifier_sha256": instrument.sha256 if instrument else None,
         }
         _write_json(arguments, facts, report, judged)
     if arguments.sheet:
         sheet(subject, report).save(arguments.sheet, format="PNG")
     return 0
+
+
+def _edges(fakes: Sequence[ByteArray], train: Sequence[ByteArray]) -> dict[str, dict[str, float]]:
+    """How well the edges of pictures with alpha suit any ground: of generated ones and of training pictures."""
+    return {
+        name: {key: float(f"{value:.5g}") for key, value in asdict(halos(np.concatenate(list(side)))).items()}
+        for name, side in (("fake", fakes), ("real", train))
+    }
 
 
 def _pretrained(arguments: argparse.Namespace, subject: Subject) -> dict[str, dict[str, float]]:
@@ -208,6 +240,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise ConfigInvalid(f"{arguments.model} is not a folder", hint="give a package folder, or a run folder")
     if arguments.per_class < MIN_PER_CLASS:
         raise ConfigInvalid(f"--per-class {arguments.per_class} is not allowed; use {MIN_PER_CLASS} or more")
+    if arguments.truncation is not None and (arguments.model / "manifest.json").is_file():
+        raise ConfigInvalid("--truncation bounds z, which is for runs of the picture families only")
     if not 0 <= arguments.seed < 2**32:
         raise ConfigInvalid(f"--seed {arguments.seed} is not allowed; use 0 to 4294967295")
     if arguments.inception:
@@ -276,7 +310,7 @@ def _instrument(file: str, recipe: Recipe) -> Instrument | None:
 
 def _reals(data: Path, recipe: Recipe, classes: Sequence[str]) -> tuple[Reals, Reals]:
     """Both splits of the model's classes; raises DataInvalid if one lacks a class."""
-    items = tiles.load(data, classes=classes, min_contrast=recipe.min_contrast)
+    items = tiles.load(data, classes=classes, min_contrast=recipe.min_contrast, alpha=recipe.alpha)
     wanted = replace(recipe, classes=tuple(classes))
     found = {split: reals_from_items(items, wanted, split) for split in ("train", "validation")}
     for split, reals in found.items():
@@ -290,9 +324,10 @@ def _reals(data: Path, recipe: Recipe, classes: Sequence[str]) -> tuple[Reals, R
 
 
 def _from_package(
-    folder: Path, recipe: Recipe, classes: Sequence[str], chosen: Sequence[str], count: int, seed: int
+    arguments: argparse.Namespace, recipe: Recipe, classes: Sequence[str], chosen: Sequence[str]
 ) -> list[ByteArray]:
     """Full-variety base colours, brought to the texel density of the texture network by means over its texels."""
+    folder, count, seed = arguments.model, arguments.per_class, arguments.seed
     from assetgen.kinds.plan import MAX_COUNT
     from assetgen.local import open_service
     from assetgen.types import Artifact, Encoding, MapKind, OutputSpec, Request
@@ -332,10 +367,11 @@ def _from_package(
 
 
 def _from_run(
-    folder: Path, recipe: Recipe, classes: Sequence[str], chosen: Sequence[str], count: int, seed: int
+    arguments: argparse.Namespace, recipe: Recipe, classes: Sequence[str], chosen: Sequence[str]
 ) -> list[ByteArray]:
     """Samples of the averaged network of a run."""
-    draw = _sampler(folder, recipe, classes)
+    count, seed = arguments.per_class, arguments.seed
+    draw = _sampler(arguments.model, recipe, classes, arguments.truncation)
     found = []
     for name in chosen:
         _say(f"generating {name}")
@@ -346,7 +382,9 @@ def _from_run(
     return found
 
 
-def _sampler(folder: Path, recipe: Recipe, classes: Sequence[str]) -> Callable[[int, int], ByteArray]:
+def _sampler(
+    folder: Path, recipe: Recipe, classes: Sequence[str], truncation: float | None
+) -> Callable[[int, int], ByteArray]:
     """From label and seed to a picture by a run's averaged network."""
     from assetgen.models.families import FAMILIES
     from assetgen.models.texture import TextureGenerator
@@ -360,7 +398,9 @@ def _sampler(folder: Path, recipe: Recipe, classes: Sequence[str]) -> Callable[[
         family, config = FAMILIES[recipe.family], picture.picture_config(recipe, len(classes))
         made = family.generator(config).eval().requires_grad_(False)
         checkpoint.restore_module(made, saved, name)
-        return partial(picture.sample, made, recipe, len(classes))
+        return partial(picture.sample, made, recipe, len(classes), truncation=truncation)
+    if truncation is not None:
+        raise ConfigInvalid("--truncation bounds z, which is for runs of the picture families only")
     generator = TextureGenerator(texture_config(recipe, len(classes))).eval().requires_grad_(False)
     checkpoint.restore_module(generator, saved, name)
     return lambda label, seed: sheet.sample(generator, recipe, classes, label, seed, recipe.crop_px)

@@ -2,7 +2,7 @@
 
 task <- networks, optimisers, data; from the recipe, or the last checkpoint
 until the budget is spent:
-    step                 the task takes one step with each network (training/texture.py, picture.py, detail.py)
+    step                 the task takes one step with each network (texture.py, picture.py, detail.py, volume.py)
     now and then         statistics line; every few of them a look at samples, a sheet and a checkpoint
     what goes wrong      the watchdog warns, or acts: changes scales, or goes back to the last good checkpoint
 """
@@ -29,6 +29,7 @@ from assetgen.training.recipe import AnyRecipe, PictureRecipe, TextureRecipe
 from assetgen.training.report import write_report
 from assetgen.training.runlog import RunLog
 from assetgen.training.sums import Sums
+from assetgen.training.volume_recipe import VolumeRecipe
 
 DECAY_FROM = 0.7  # of the run; from here the learning rate falls
 DECAY_TO = 0.1
@@ -251,7 +252,9 @@ def adam(
     return optim.Adam(module.parameters(), lr=learning_rate * lazy, betas=slowed, eps=1e-8)
 
 
-def adapt_augmentation(progress: Progress, recipe: TextureRecipe | PictureRecipe, signs: float) -> Progress:
+def adapt_augmentation(
+    progress: Progress, recipe: TextureRecipe | PictureRecipe | VolumeRecipe, signs: float
+) -> Progress:
     """Augment more while the discriminator is surer of reals than the target, less otherwise (Karras et al. 2020)."""
     total, count = progress.sign_sum + signs, progress.sign_count + 1
     if count < ADAPT_STEPS:

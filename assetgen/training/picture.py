@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from assetgen import latents
 from assetgen.datasets.tiles import ByteArray
 from assetgen.errors import ConfigInvalid
-from assetgen.models.biggan import orthogonal_penalty
+from assetgen.models.biggan import orthogonal_penalty, truncated_latent
 from assetgen.models.families import FAMILIES, PictureConfig, standing_statistics
 from assetgen.models.progressive import ProgressiveDiscriminator, ProgressiveGenerator, at_stage
 from assetgen.training import batches, distil, losses, parallel
@@ -34,11 +34,13 @@ from assetgen.training.loop import adam, adapt_augmentation, autocast, learning_
 from assetgen.training.monitor import look
 from assetgen.training.recipe import PictureRecipe, recipe_from_values
 from assetgen.training.sheet import write_sheet
+from assetgen.training.sprite_augment import augment_sprites, over_ground
 from assetgen.training.sums import Sums
 
 STANDING_BATCHES = 16
 # Streams of random numbers: the generator's step has the second, discriminator steps all others.
 GENERATOR_STREAM = 1
+GROUND_STREAM = 1 << 8
 
 
 def picture_config(recipe: PictureRecipe, classes: int) -> PictureConfig:
@@ -60,6 +62,8 @@ def picture_config(recipe: PictureRecipe, classes: int) -> PictureConfig:
         width=recipe.width,
         wrap=recipe.wrap,
         conditioning=recipe.conditioning,
+        channels=4 if recipe.alpha else 3,
+        groups=recipe.groups,
     )
 
 
@@ -180,9 +184,9 @@ class PictureTask:
             fakes = self._fakes(drawn)
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (stream << 40))
         shown = Shown(
-            reals=augment(self._as_fakes_are(pictures), progress.augment, rng),
+            reals=self._augmented(self._as_fakes_are(pictures), progress, rng, (step, stream)),
             real_labels=labels.to(self.device),
-            fakes=augment(fakes, progress.augment, rng),
+            fakes=self._augmented(fakes, progress, rng, (step, stream)),
             fake_labels=drawn.labels,
         )
         return self.adversary.learn(shown, step, progress.penalty_scale, rng, sums)
@@ -194,10 +198,11 @@ class PictureTask:
         reals = labels = None
         if losses.LOSSES[recipe.loss].paired:
             shown, real_labels = batches.real_batch(self.reals, recipe, step, GENERATOR_STREAM)
-            labels, reals = real_labels.numpy(), augment(self._as_fakes_are(shown), progress.augment, rng)
+            labels = real_labels.numpy()
+            reals = self._augmented(self._as_fakes_are(shown), progress, rng, (step, GENERATOR_STREAM))
         drawn = self._latents(step, GENERATOR_STREAM, labels)
         pictures = self._fakes(drawn)
-        fakes = augment(pictures, progress.augment, rng)
+        fakes = self._augmented(pictures, progress, rng, (step, GENERATOR_STREAM))
         loss = self.adversary.verdict(fakes, drawn.labels, reals, sums)
         if self.teacher is not None:
             with torch.no_grad():
@@ -209,6 +214,15 @@ class PictureTask:
             loss = loss + recipe.orthogonal * orthogonal_penalty(self.generator)
         descend(self.generator, self.optimisers["generator_adam"], loss, "g", sums)
         self.discriminator.requires_grad_(True)
+
+    def _augmented(self, pictures: Tensor, progress: Progress, rng: torch.Generator, place: tuple[int, int]) -> Tensor:
+        """Pictures as the discriminator sees them; ``place`` is step and stream, which decide on their ground."""
+        chance = self.recipe.augment_fixed or progress.augment
+        if not self.recipe.alpha:
+            return augment(pictures, chance, rng)
+        step, stream = place
+        ground = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step + ((GROUND_STREAM + stream) << 40))
+        return over_ground(augment_sprites(pictures, chance, rng), ground)
 
     def _as_fakes_are(self, pictures: Tensor) -> Tensor:
         """Reals at the size and coarseness that a growing generator has reached."""
@@ -252,10 +266,22 @@ class PictureTask:
         return judged
 
 
-def sample(generator: nn.Module, recipe: PictureRecipe, classes: int, label: int, seed: int) -> ByteArray:
-    """One picture ``[edge, edge, 3] uint8`` of class ``label``; an averaged generator must have settled statistics."""
+def sample(
+    generator: nn.Module, recipe: PictureRecipe, classes: int, label: int, seed: int, truncation: float | None = None
+) -> ByteArray:
+    """One picture ``[edge, edge, c] uint8`` of class ``label``; an averaged generator must have settled statistics.
+
+    With alpha c is 4: colours times alpha, and alpha.
+
+    Args:
+        truncation: largest |z|, see ``biggan.truncated_latent``; ``None`` draws as in training.
+    """
     device = next(generator.parameters()).device
-    draws = latents.generator(seed, label).standard_normal((1, recipe.latent), dtype=np.float32)
+    rng = latents.generator(seed, label)
+    if truncation is None:
+        draws = rng.standard_normal((1, recipe.latent), dtype=np.float32)
+    else:
+        draws = truncated_latent(rng, 1, recipe.latent, truncation)
     weights = torch.eye(classes)[label : label + 1]
     with torch.no_grad():
         picture = generator(torch.from_numpy(draws).to(device), weights.to(device))[0]

@@ -16,9 +16,11 @@ from assetgen.errors import ConfigInvalid
 from assetgen.manifest import LayoutSpec, check_layout
 
 if TYPE_CHECKING:
-    from assetgen.training.style_recipe import StyleRecipe  # it imports this file
+    from assetgen.training.style_recipe import StyleRecipe  # they import this file
+    from assetgen.training.volume_recipe import VolumeRecipe
 
 STABILITY = ("off", "warn", "act")  # watchdog.py
+FLIPS = ("all", "mirror", "none")  # batches.py
 FAMILY_NAMES = ("vanilla", "dcgan", "resnet", "progressive", "biggan")  # models.families.FAMILIES
 LOSS_NAMES = ("ns_logistic", "saturating", "hinge", "least_squares", "wasserstein", "relativistic")  # losses.LOSSES
 
@@ -104,6 +106,16 @@ class TextureRecipe:
         """The weight of an auxiliary classifier: this discriminator has none, but projection."""
         return 0.0
 
+    @property
+    def alpha(self) -> bool:
+        """Materials cover everything."""
+        return False
+
+    @property
+    def flips(self) -> str:
+        """Materials have no up and down, or ``directed_classes`` says so."""
+        return "all"
+
 
 @dataclass(frozen=True)
 class PictureRecipe:
@@ -115,6 +127,9 @@ class PictureRecipe:
         family: one of ``FAMILY_NAMES``.
         conditioning: ``none``, ``concat``, ``auxiliary`` or ``projection``; which a family has, it says when asked.
         wrap: pictures tile; off where they have a border, such as things on a ground.
+        alpha: four channels: colours times alpha, and alpha; the file must hold pictures with alpha.
+        flips: ``all`` also turns (but for ``directed_classes``), ``mirror`` swaps left and right, ``none``.
+        groups: pixels a side that the networks take as one place (1, 2, 4): less work, coarser shapes; biggan only.
         crop_px: edge of the pictures that are made, a power of two.
         width: channels at the finest resolution.
         learning_rate, discriminator_rate: of the generator and of the discriminator.
@@ -123,12 +138,16 @@ class PictureRecipe:
         auxiliary: weight of the classifier's loss, for conditioning ``auxiliary``.
         orthogonal: weight of the penalty on filters that resemble each other (BigGAN: 1e-4).
         grown_by: share of the run after which a progressive network is fully grown; other families ignore it.
+        augment_fixed: the augmentation probability, if above 0; it no longer follows ``augment_target`` then.
     """
 
     seed: int = 1
     family: str = "dcgan"
     conditioning: str = "projection"
     wrap: bool = True
+    alpha: bool = False
+    flips: str = "all"
+    groups: int = 1
     classes: tuple[str, ...] = ()
     min_contrast: float = 4.0
     scan_px: int = 128
@@ -160,6 +179,7 @@ class PictureRecipe:
     augment_target: float = 0.6
     augment_kimg: float = 100.0
     augment_max: float = 0.8
+    augment_fixed: float = 0.0
     precision: str = "bf16"
 
     def __post_init__(self) -> None:
@@ -178,6 +198,10 @@ class PictureRecipe:
                 "auxiliary": (self.auxiliary >= 0, "0 or more"),
                 "orthogonal": (self.orthogonal >= 0, "0 or more"),
                 "grown_by": (0 < self.grown_by <= 1, "above 0, at most 1"),
+                "alpha": (not (self.alpha and self.wrap), "wrap = false with it: what has a border does not tile"),
+                "flips": (self.flips in FLIPS, f"one of {', '.join(FLIPS)}"),
+                "groups": (self.groups in (1, 2, 4), "1, 2 or 4"),
+                "augment_fixed": (0 <= self.augment_fixed <= 1, "0 to 1"),
             },
         )
 
@@ -259,8 +283,8 @@ def layouts_from_toml(path: Path) -> dict[str, LayoutSpec]:
     return _layouts(values["layouts"])
 
 
-AnyRecipe: TypeAlias = "TextureRecipe | PictureRecipe | DetailRecipe | StyleRecipe"
-RecipeType = TypeVar("RecipeType", TextureRecipe, PictureRecipe, DetailRecipe, "StyleRecipe")
+AnyRecipe: TypeAlias = "TextureRecipe | PictureRecipe | DetailRecipe | StyleRecipe | VolumeRecipe"
+RecipeType = TypeVar("RecipeType", TextureRecipe, PictureRecipe, DetailRecipe, "StyleRecipe", "VolumeRecipe")
 
 
 def recipe_from_toml(kind: type[RecipeType], path: Path, overrides: Mapping[str, Any] | None = None) -> RecipeType:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from assetgen import latents
-from assetgen.datasets.tiles import ByteArray
+from assetgen.datasets.tiles import ByteArray, on_ground
 from assetgen.models.texture import Mapping, TextureGenerator
 from assetgen.training.batches import Reals, fake_inputs
 from assetgen.training.recipe import TextureRecipe
@@ -65,7 +65,8 @@ def write_sheet(
     """Write a sheet: for each class two real pictures, then ``columns`` samples of the same seeds at every call.
 
     Args:
-        draw: label and seed to a picture ``[h, w, 3] uint8``, which is enlarged without smoothing.
+        draw: label and seed to a picture ``[h, w, c] uint8``, which is enlarged without smoothing; with c 4, colours
+            times alpha and alpha, it is shown on grey.
     """
     rows = len(reals.classes)
     sheet = Image.new("RGB", (LABEL_PX + (columns + 2) * (edge_px + 2), rows * (edge_px + 2)), (32, 32, 32))
@@ -73,9 +74,9 @@ def write_sheet(
     for row, name in enumerate(reals.classes):
         top = row * (edge_px + 2)
         canvas.text((4, top + edge_px // 2), name[:18], fill=(255, 255, 255))
-        pictures = [Image.fromarray(pixels).resize((edge_px, edge_px)) for pixels in reals.pictures[row][:2]]
+        pictures = [Image.fromarray(on_ground(pixels)).resize((edge_px, edge_px)) for pixels in reals.pictures[row][:2]]
         pictures += [
-            Image.fromarray(draw(row, seed)).resize((edge_px, edge_px), Image.Resampling.NEAREST)
+            Image.fromarray(on_ground(draw(row, seed))).resize((edge_px, edge_px), Image.Resampling.NEAREST)
             for seed in range(columns)
         ]
         for column, picture in enumerate(pictures):

@@ -9,8 +9,9 @@ adapt            move the augmentation probability
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from assetgen.models.texture import TextureConfig, TextureGenerator
 from assetgen.training import batches, distil, losses, parallel
 from assetgen.training.adversarial import Adversary, Shown, anchors, descend
 from assetgen.training.augment import augment
-from assetgen.training.batches import FakeInputs, Reals
+from assetgen.training.batches import FakeInputs, HostInputs, Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
+from assetgen.training.feed import Feed
 from assetgen.training.loop import adam, adapt_augmentation, autocast, learning_rate, move_average, set_learning_rate
 from assetgen.training.monitor import look
 from assetgen.training.recipe import TextureRecipe, recipe_from_values
@@ -47,6 +49,32 @@ def texture_config(recipe: TextureRecipe, classes: int) -> TextureConfig:
     )
 
 
+@dataclass(frozen=True)
+class Fed:
+    """What the host makes for one step: reals with labels and fakes, of the discriminator and of the generator.
+
+    The generator's reals come with paired losses only.
+    """
+
+    reals: Tensor
+    real_labels: Tensor
+    fakes: HostInputs
+    generator_reals: Tensor | None
+    generator_fakes: HostInputs
+
+
+def feed(reals: Reals, recipe: TextureRecipe, step: int) -> Fed:
+    """Draw everything that a step needs of the host; with paired losses fakes have the labels of the reals."""
+    paired = losses.LOSSES[recipe.loss].paired
+    pictures, labels = batches.real_batch(reals, recipe, step)
+    fakes = batches.host_batch(reals, recipe, step, stream=0, labels=labels.numpy() if paired else None)
+    if not paired:
+        return Fed(pictures, labels, fakes, None, batches.host_batch(reals, recipe, step, stream=1))
+    more, more_labels = batches.real_batch(reals, recipe, step, stream=1)
+    more_fakes = batches.host_batch(reals, recipe, step, stream=1, labels=more_labels.numpy())
+    return Fed(pictures, labels, fakes, more, more_fakes)
+
+
 class TextureTask:
     """A texture generator, its average and its discriminator in training; the same for the same recipe."""
 
@@ -57,10 +85,12 @@ class TextureTask:
         facts: Mapping[str, Any],
         device: str = "cpu",
         held_out: Reals | None = None,
+        workers: int = 0,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.share = parallel.share(recipe)
+        self.feed = Feed(functools.partial(feed, reals, self.share), workers)
         self.reals = reals
         self.held_out = held_out
         self.facts = facts
@@ -104,8 +134,9 @@ class TextureTask:
         rate = learning_rate(recipe, done) * progress.rate_scale
         set_learning_rate(self.optimisers["generator_adam"], rate)
         set_learning_rate(self.optimisers["discriminator_adam"], rate, every=recipe.r1_interval)
-        signs = self._discriminator_step(progress, sums)
-        self._generator_step(progress, sums)
+        fed = self.feed.at(progress.step)
+        signs = self._discriminator_step(fed, progress, sums)
+        self._generator_step(fed, progress, sums)
         move_average(self.average, self.generator, recipe, progress.pictures)
         progress = adapt_augmentation(progress, recipe, signs)
         return replace(progress, step=progress.step + 1, pictures=progress.pictures + recipe.batch)
@@ -119,32 +150,28 @@ class TextureTask:
         self.average.mapping.class_means.copy_(class_means(self.average.mapping))
         write_texture_sheet(path, self.average, self.recipe, self.reals)
 
-    def _discriminator_step(self, progress: Progress, sums: Sums) -> float:
+    def _discriminator_step(self, fed: Fed, progress: Progress, sums: Sums) -> float:
         """Returns the mean sign of the logits on reals."""
-        recipe, step = self.share, progress.step
-        pictures, labels = batches.real_batch(self.reals, recipe, step)
-        paired = labels.numpy() if losses.LOSSES[recipe.loss].paired else None
-        inputs = batches.fake_batch(self.reals, recipe, step, stream=0, device=self.device, labels=paired)
+        step = progress.step
+        inputs = self._on_device(fed.fakes)
         with torch.no_grad():
             fakes = self._fakes(inputs)
-        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step)
         shown = Shown(
-            reals=augment(pictures.to(self.device), progress.augment, rng),
-            real_labels=labels.to(self.device),
+            reals=augment(fed.reals.to(self.device), progress.augment, rng),
+            real_labels=fed.real_labels.to(self.device),
             fakes=augment(fakes, progress.augment, rng),
             fake_labels=inputs.labels,
         )
         return self.adversary.learn(shown, step, progress.penalty_scale, rng, sums)
 
-    def _generator_step(self, progress: Progress, sums: Sums) -> None:
-        recipe, step = self.share, progress.step
-        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (1 << 40))
+    def _generator_step(self, fed: Fed, progress: Progress, sums: Sums) -> None:
+        rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + progress.step + (1 << 40))
         self.discriminator.requires_grad_(False)
-        reals = labels = None
-        if losses.LOSSES[recipe.loss].paired:
-            pictures, real_labels = batches.real_batch(self.reals, recipe, step, stream=1)
-            labels, reals = real_labels.numpy(), augment(pictures.to(self.device), progress.augment, rng)
-        inputs = batches.fake_batch(self.reals, recipe, step, stream=1, device=self.device, labels=labels)
+        reals = None
+        if fed.generator_reals is not None:
+            reals = augment(fed.generator_reals.to(self.device), progress.augment, rng)
+        inputs = self._on_device(fed.generator_fakes)
         pictures = self._fakes(inputs)
         fakes = augment(pictures, progress.augment, rng)
         loss = self.adversary.verdict(fakes, inputs.labels, reals, sums)
@@ -153,7 +180,7 @@ class TextureTask:
                 wanted = self._fakes(inputs, self.teacher)
             distance = distil.distance(pictures, wanted)
             sums.add("distance", distance)
-            loss = loss + recipe.distil * distance
+            loss = loss + self.recipe.distil * distance
         descend(self.generator, self.optimisers["generator_adam"], loss, "g", sums)
         self.discriminator.requires_grad_(True)
 
@@ -165,6 +192,9 @@ class TextureTask:
         z = torch.from_numpy(draws).to(self.device)
         made: Tensor = self.average(z, inputs.class_weights, inputs.grid, inputs.layouts, inputs.noises)
         return made.float()
+
+    def _on_device(self, host: HostInputs) -> FakeInputs:
+        return batches.on_device(host, self.recipe, len(self.reals.classes), self.device)
 
     def _judge(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, None]:
         with autocast(self.recipe, self.device):

@@ -82,6 +82,21 @@ def test_what_the_manifest_says_is_kept_to_the_end(tmp_path):
     assert report.licenses == {"CC-BY-4.0": 1}
 
 
+def test_a_manifest_may_say_domain_and_name_no_ids(tmp_path):
+    save(tmp_path / "f" / "a" / "1.png", picture(0, 16))
+    save(tmp_path / "f" / "b.png", picture(0, 40))
+    records = [{"domain": "block16", "file": "a/1.png", "label": "wood"}]
+    records.append({"class": "brick", "domain": "photo", "file": "b.png", "id": "wall"})
+    pack(manifest(tmp_path / "f", *records), tmp_path / "a.zip", license="X")
+    items = read_index(tmp_path / "a.zip")["items"]
+    assert [(item["id"], item["class"], item["group"]) for item in items] == [
+        ("a/1.png", "block16", "a/1.png"),
+        ("wall", "brick", "wall"),
+    ]
+    assert items[0]["facts"] == {"label": "wood"}
+    assert items[0]["maps"]["base_color"]["width_px"] == 16
+
+
 def test_a_licence_is_required(tree, tmp_path):
     with pytest.raises(DataInvalid) as caught:
         pack(tree, tmp_path / "a.zip")
@@ -145,12 +160,13 @@ def test_no_damage_ends_in_a_traceback(tmp_path_factory, seed):
 
 def test_sizes_are_limited(tmp_path):
     folder = tmp_path / "f"
-    save(folder / "brick" / "good.png", picture(0, 32))
-    save(folder / "brick" / "small.png", picture(0, 31))
+    save(folder / "brick" / "good.png", picture(0, 16))
+    save(folder / "brick" / "small.png", picture(0, 15))
     save(folder / "brick" / "large.png", np.zeros((32, 8193, 3), np.uint8))
     found = reasons(folder, tmp_path)
-    assert found["brick/small.png"] == "small.png is 31 x 31: edges must be 32 to 8192 px"
+    assert found["brick/small.png"] == "small.png is 15 x 15: edges must be 16 to 8192 px"
     assert "8193 x 32" in found["brick/large.png"]
+    assert set(found) == {"brick/small.png", "brick/large.png"}
 
 
 def test_map_sets_that_make_no_sense_are_refused(tmp_path):
@@ -300,3 +316,10 @@ def test_classes_are_named_as_packages_name_them(tmp_path, name):
     save(folder / name / "a.png", picture(0, 40))
     save(folder / "brick" / "a.png", picture(1, 40))
     assert list(reasons(folder, tmp_path)) == [f"{name}/a.png"]
+
+
+def test_a_picture_that_is_transparent_everywhere_is_refused(tree, tmp_path):
+    save(tree / "gem" / "nothing.png", np.zeros((32, 32, 4), np.uint8))
+    save(tree / "gem" / "speck.png", np.pad(np.full((1, 1, 4), 255, np.uint8), ((0, 31), (0, 31), (0, 0))))
+    assert "transparent everywhere" in reasons(tree, tmp_path)["gem/nothing.png"]
+    assert "gem/speck.png" not in reasons(tree, tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from assetgen.datasets.pack import pack
-from assetgen.datasets.tiles import at_density, load, read_index
+from assetgen.datasets.tiles import at_density, load, on_ground, read_index
 from assetgen.errors import DataInvalid
 from assetgen.types import MapKind
 from tests.helpers.tiny_runs import picture, save, write_folder
@@ -117,3 +117,47 @@ def test_one_texel_density(tmp_path):
     assert at_density(item, 256).shape == (96, 128, 3), "nothing is enlarged"
     box = item.maps[MapKind.BASE_COLOR].reshape(48, 2, 64, 2, 3).mean(axis=(1, 3))
     assert np.abs(at_density(item, 64) - box).max() <= 1, "areas are averaged"
+
+
+def with_alpha(edge):
+    """Straight alpha: red to the left, white that must not be seen to the right, half red between."""
+    pixels = np.full((edge, edge, 4), 255, np.uint8)
+    pixels[:, : edge // 2, 1:3] = 0
+    pixels[:, edge // 2 :, 3] = 0
+    pixels[:, edge // 2 - 1, 3] = 128
+    return pixels
+
+
+def rgba(tmp_path, pixels, **options):
+    save(tmp_path / "f" / "gem" / "a.png", pixels)
+    pack(tmp_path / "f", tmp_path / "a.zip", license="X")
+    (item,) = load(tmp_path / "a.zip", **options)
+    return item
+
+
+def test_with_alpha_colours_are_multiplied_and_without_they_are_as_stored(tmp_path):
+    item = rgba(tmp_path, with_alpha(32), alpha=True)
+    assert item.maps[MapKind.BASE_COLOR][0, [0, 15, 16]].tolist() == [[255, 0, 0, 255], [128, 0, 0, 128], [0, 0, 0, 0]]
+    plain = rgba(tmp_path, with_alpha(32)).maps[MapKind.BASE_COLOR]
+    assert plain[0, [0, 15, 16]].tolist() == [[255, 0, 0], [255, 0, 0], [255, 255, 255]]
+
+
+def test_a_picture_without_alpha_is_opaque(tmp_path):
+    pixels = rgba(tmp_path, picture(0, 32), alpha=True).maps[MapKind.BASE_COLOR]
+    assert (pixels[:, :, 3] == 255).all()
+    assert (pixels[:, :, :3] == picture(0, 32)).all()
+
+
+def test_shrinking_does_not_bring_in_what_was_transparent(tmp_path):
+    item = rgba(tmp_path, with_alpha(64), alpha=True)
+    small = at_density(item, 32)
+    whole = item.maps[MapKind.BASE_COLOR].reshape(32, 2, 32, 2, 4).mean(axis=(1, 3))
+    assert np.abs(small - whole).max() <= 1
+    assert (small[:, :, :3] <= small[:, :, 3:]).all()
+
+
+def test_a_ground_shows_through_by_what_alpha_leaves():
+    pixels = np.array([[[255, 0, 0, 255], [100, 0, 0, 100], [0, 0, 0, 0]]], np.uint8)
+    assert on_ground(pixels, (255, 255, 255)).tolist() == [[[255, 0, 0], [255, 155, 155], [255, 255, 255]]]
+    assert on_ground(pixels, (0, 0, 0)).tolist() == [[[255, 0, 0], [100, 0, 0], [0, 0, 0]]]
+    assert on_ground(pixels[:, :, :3]).tolist() == pixels[:, :, :3].tolist()

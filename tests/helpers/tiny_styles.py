@@ -29,6 +29,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "cyclegan": {**PAIR, "pool": 3},
     "cut": PAIR,
     "fastcut": PAIR,
+    "patches": PAIR,
     "stargan": {"crop_px": 24, "style": 8, "r1_interval": 2},
 }
 

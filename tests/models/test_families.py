@@ -390,3 +390,48 @@ def test_the_discriminator_sees_how_much_pictures_differ():
     assert torch.allclose(plane[:4], torch.tensor(1.0), atol=1e-3)
     assert (plane[4:] < 1e-3).all()
     assert torch.allclose(parts.batch_deviation(turns[:2]), torch.tensor(1.0), atol=1e-3)
+
+
+GROUPED = PictureConfig(
+    classes=CLASSES, channels=4, edge_px=32, latent=LATENT, width=4, wrap=False, conditioning="projection", groups=2
+)
+
+
+def test_groups_of_pixels_make_the_same_size_with_a_level_less():
+    whole = biggan.BigganGenerator(replace(GROUPED, groups=1))
+    grouped = biggan.BigganGenerator(GROUPED)
+    assert grouped(*inputs()).shape == whole(*inputs()).shape == (N, 4, 32, 32)
+    assert len(grouped.blocks) == len(whole.blocks) - 1
+
+
+def test_pixels_of_a_group_are_channels_of_one_place():
+    torch.manual_seed(0)
+    generator = biggan.BigganGenerator(GROUPED).eval()
+    before = generator(*inputs())
+    generator.color.conv.bias.data[3 * 4] += 1.0  # alpha of the upper left pixel of each group
+    changed = (generator(*inputs()) - before).abs()[0].detach()
+    assert changed[3, ::2, ::2].mean() > 0.01
+    changed[:, ::2, ::2] = 0
+    assert changed.max() == 0
+
+
+def test_the_discriminator_takes_groups_apart_as_the_generator_puts_them_together():
+    discriminator = biggan.BigganDiscriminator(GROUPED).eval()
+    picture = torch.randn(N, 4, 32, 32, generator=rng())
+    swapped = picture.clone()
+    swapped[:, :, ::2, ::2] = picture[:, :, 1::2, 1::2]
+    assert discriminator(picture, LABELS)[0].shape == (N,)
+    assert not torch.allclose(discriminator(picture, LABELS)[0], discriminator(swapped, LABELS)[0])
+    assert discriminator.blocks[0].conv.conv.weight.shape[1] == 16
+
+
+def test_with_alpha_no_pixel_has_more_colour_than_cover_and_a_fresh_network_shows_little():
+    made = biggan.BigganGenerator(GROUPED)(*inputs())
+    assert (made[:, :3] <= made[:, 3:]).all()
+    assert made.mean() < -0.5
+
+
+@pytest.mark.parametrize(("changes", "family"), [({"groups": 3}, "biggan"), ({"groups": 4}, "biggan"), ({}, "resnet")])
+def test_groups_that_do_not_fit_are_refused(changes, family):
+    with pytest.raises(ConfigInvalid, match="cannot work on groups of"):
+        FAMILIES[family].generator(replace(GROUPED, **changes))

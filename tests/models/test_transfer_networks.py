@@ -18,7 +18,8 @@ from assetgen.models.stargan import StarganConfig, StarganDiscriminator, Stargan
 DOMAINS = 3
 TRANSFER = TransferConfig(width=6, blocks=1)
 STARGAN = StarganConfig(domains=DOMAINS, width=6, blocks=1, style=8)
-NETWORKS = [*NORMS, "stargan"]
+STARS = {"stargan": "instance", "stargan-batch": "batch", "stargan-none": "none"}
+NETWORKS = [*NORMS, *STARS]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -38,17 +39,17 @@ def style(*labels):
 def make(name, wrap=True):
     """A network as it is used, with statistics measured; do not change it."""
     torch.manual_seed(0)
-    network = StarganGenerator(replace(STARGAN, wrap=wrap)) if name == "stargan" else None
+    network = StarganGenerator(replace(STARGAN, wrap=wrap, norm=STARS[name])) if name in STARS else None
     network = network or CycleganGenerator(replace(TRANSFER, wrap=wrap, norm=name))
     for part in network.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = None  # a plain mean, of one batch
-    network(pictures(), *([style(0, 1)] if name == "stargan" else []))
+    network(pictures(), *([style(0, 1)] if name in STARS else []))
     return network.eval().requires_grad_(False)
 
 
 def paint(name, x, wrap=True):
-    return make(name, wrap)(x, style(1, 2)) if name == "stargan" else make(name, wrap)(x)
+    return make(name, wrap)(x, style(*[1, 2][: len(x)])) if name in STARS else make(name, wrap)(x)
 
 
 def roll(x, rows, columns):
@@ -90,20 +91,32 @@ def test_edges_that_would_not_come_back_are_refused(name, shape):
     assert str(shape) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", NORMS)
+@every_network
 def test_only_instance_norm_looks_at_the_whole_picture(name):
     """A change is seen at a place out of reach of the convolutions, 48 px away on a torus of 96 px, or it is not."""
     x = pictures(96, 96, n=1)
     changed = x.clone()
     changed[:, :, :4, :4] = 1.0
     far = (paint(name, changed) - paint(name, x)).abs()[:, :, 44:56, 44:56].max()
-    assert (far > 1e-5) if name == "instance" else (far <= 1e-6)
+    assert (far > 1e-5) if name in ("instance", "stargan") else (far <= 1e-6)
 
 
 def test_unknown_norms_are_refused():
     with pytest.raises(ConfigInvalid, match="no norm 'layer'") as caught:
         CycleganGenerator(replace(TRANSFER, norm="layer"))
-    assert caught.value.hint == "choose from instance, pixel, batch"
+    assert caught.value.hint == "choose from instance, pixel, batch, none"
+    with pytest.raises(ConfigInvalid, match="no norm 'pixel'"):
+        StarganGenerator(replace(STARGAN, norm="pixel"))
+    with pytest.raises(ConfigInvalid, match="no norm 'batch'"):
+        PatchDiscriminator(norm="batch")
+
+
+def test_without_norms_it_begins_near_its_input_and_keeps_signals_alive():
+    network = CycleganGenerator(TransferConfig(width=16, blocks=4, norm="none"))
+    x = pictures(32, 32)
+    with torch.no_grad():
+        added = network(x) - torch.tanh(x)
+    assert 0.005 < float(added.std()) < 0.5
 
 
 def test_the_generator_of_the_paper_has_its_size():
@@ -113,17 +126,25 @@ def test_the_generator_of_the_paper_has_its_size():
         assert sum(value.numel() for value in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
 
 
-def test_a_patch_is_70_px_wide():
+@pytest.mark.parametrize(("halvings", "patch", "places"), [(3, 70, 14), (2, 34, 30)])
+def test_a_patch_is_as_wide_as_the_paper_says(halvings, patch, places):
     """Without its norms, which look at everything, a logit depends on exactly 70x70 px."""
     torch.manual_seed(0)
-    critic = PatchDiscriminator(width=2)
-    critic.norms = nn.ModuleList(nn.Identity() for _ in critic.norms)
+    critic = PatchDiscriminator(width=2, halvings=halvings, norm="none")
     x = pictures(128, 128, n=1).requires_grad_(True)
     logits = critic(x)
-    assert logits.shape == (1, 1, 14, 14)
-    (gradient,) = torch.autograd.grad(logits[0, 0, 7, 7], x)
+    assert logits.shape == (1, 1, places, places)
+    (gradient,) = torch.autograd.grad(logits[0, 0, places // 2, places // 2], x)
     rows, columns = gradient[0].abs().sum(dim=0).nonzero().T
-    assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == 70
+    assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == patch
+
+
+@pytest.mark.parametrize(("norm", "seen"), [("instance", False), ("none", True)])
+def test_norms_hide_from_the_discriminator_how_contrasted_a_picture_is(norm, seen):
+    torch.manual_seed(0)
+    critic, x = PatchDiscriminator(width=8, norm=norm), pictures(64, 64, n=1)
+    logits = [critic(contrast * x).detach() for contrast in (0.5, 1.0)]
+    assert (float((logits[0] - logits[1]).abs().mean() / logits[1].std()) > 0.3) == seen
 
 
 def test_patch_logits_have_the_shape_of_the_paper():
@@ -146,9 +167,10 @@ def test_label_planes_are_lost_under_instance_norm_where_padding_wraps():
     assert change("zeros") > 0.1
 
 
+@pytest.mark.parametrize("name", STARS)
 @pytest.mark.parametrize("wrap", [True, False])
-def test_every_style_gives_a_picture_of_its_own(wrap):
-    network, x = make("stargan", wrap), pictures(n=1)
+def test_every_style_gives_a_picture_of_its_own(name, wrap):
+    network, x = make(name, wrap), pictures(n=1)
     results = [network(x, style(label)) for label in range(DOMAINS)]
     for i in range(DOMAINS):
         assert (results[i] - results[i - 1]).abs().max() > 1e-2
@@ -175,26 +197,31 @@ def test_edges_that_cannot_be_halved_to_the_end_are_refused(edge):
 def test_gradients_reach_every_parameter(name):
     torch.manual_seed(0)
     x = pictures(32, 32)
-    if name == "stargan":
-        network, critic = StarganGenerator(STARGAN), StarganDiscriminator(DOMAINS, edge_px=32, width=4)
+    if name in STARS:
+        norm = "batch" if name == "stargan-batch" else "instance"
+        network, critic = (
+            StarganGenerator(replace(STARGAN, norm=norm)),
+            StarganDiscriminator(DOMAINS, edge_px=32, width=4),
+        )
         patches, domains = critic(network(x, style(0, 1)))
         score = patches.mean() + nn.functional.cross_entropy(domains, torch.tensor([0, 1]))
     else:
-        network, critic = CycleganGenerator(replace(TRANSFER, norm=name)), PatchDiscriminator(width=4)
+        network = CycleganGenerator(replace(TRANSFER, norm=name))
+        critic = PatchDiscriminator(width=4)
         score = (critic(network(x)) - 1).square().mean()
     score.backward()
     for part in (network, critic):
         assert not [key for key, value in part.named_parameters() if value.grad is None or not value.grad.any()]
 
 
-@pytest.mark.parametrize("name", ["batch", "stargan"])  # the norms of the others are in theirs and in the families
+@pytest.mark.parametrize("name", ["batch", "stargan-none"])  # the norms of the others are in theirs and in the families
 def test_exported_graphs_agree_at_sizes_not_traced(name, tmp_path):
     pytest.importorskip("onnxscript", reason="needs the extra export")
     onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     n = torch.export.Dim("n", min=1, max=16)
     h, w = (4 * torch.export.Dim(axis, min=2, max=512) for axis in "hw")
     inputs, shapes, names = [pictures(24, 32)], [{0: n, 2: h, 3: w}], ["x"]
-    if name == "stargan":
+    if name in STARS:
         inputs, shapes, names = [*inputs, style(0, 1)], [*shapes, {0: n}], [*names, "class_weights"]
     network, path = baked(make(name)), tmp_path / "generator.onnx"
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -10,7 +10,8 @@ from assetgen import latents, layouts
 from assetgen.datasets.tiles import Item
 from assetgen.manifest import LayoutSpec
 from assetgen.training import batches
-from assetgen.training.batches import fake_batch, real_batch, reals_from_items
+from assetgen.training.batches import fake_batch, grounded, real_batch, reals_from_items
+from assetgen.training.recipe import PictureRecipe
 from assetgen.types import MapKind
 from tests.helpers.tiny_runs import TEXTURE
 
@@ -116,3 +117,30 @@ def test_layouts_in_training_are_those_of_serving(reals):
         served = layouts.pyramid(layouts.raster(rng, layouts.draw_layout(rng, spec), (16, 16)), 3)
         for level, expected in zip(made, served, strict=True):
             assert np.array_equal(level[n].numpy(), expected)
+
+
+SPRITE = PictureRecipe(
+    classes=("gem",), wrap=False, alpha=True, flips="none", scan_px=16, trim_px=0, crop_px=16, batch=64
+)
+
+
+def test_pictures_with_alpha_come_with_four_channels_transparent_being_minus_one():
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[4:8, 4:8] = 255
+    reals = reals_from_items([item("gem", pixels)], SPRITE)
+    batch, _ = real_batch(reals, SPRITE, 0)
+    assert batch.shape == (64, 4, 16, 16)
+    assert (batch[:, :, 4:8, 4:8] == 1).all()
+    assert (batch[:, :, 0] == -1).all()
+    assert grounded(reals).pictures[0][0].shape == (16, 16, 3)
+    assert grounded(reals).pictures[0][0][0, 0].tolist() == [150, 150, 150]
+
+
+@pytest.mark.parametrize(("flips", "different"), [("none", 1), ("mirror", 2), ("all", 8)])
+def test_flips_are_those_that_are_allowed(flips, different):
+    pixels = np.dstack([gradient(50, 16, 16), np.full((16, 16), 255, np.uint8)])
+    recipe = replace(SPRITE, flips=flips)
+    batch, _ = real_batch(reals_from_items([item("gem", pixels)], recipe), recipe, 0)
+    assert len({picture.numpy().tobytes() for picture in batch}) == different
+    if flips == "mirror":
+        assert (batch[:, 1] == batch[:1, 1]).all(), "green names the row"

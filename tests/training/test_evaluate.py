@@ -157,7 +157,8 @@ def test_texels_of_a_package_are_those_of_its_texture_network(place):
     with open_local([place / "package"]) as maker:
         made = [event.data for event in maker.generate(request) if isinstance(event, Artifact)]
     large = np.stack([np.frombuffer(data, np.uint8).reshape(192, 192, 3) for data in made]).astype(float)
-    small = evaluate._from_package(place / "package", RECIPE, CLASSES, ["steel"], 8, 1)[0]
+    asked = SimpleNamespace(model=place / "package", per_class=8, seed=1)
+    small = evaluate._from_package(asked, RECIPE, CLASSES, ["steel"])[0]
     assert small.shape == (8, 48, 48, 3)
     assert np.abs(small - large.reshape(8, 48, 4, 48, 4, 3).mean(axis=(2, 4))).max() <= 0.5
 
@@ -197,8 +198,8 @@ def test_models_of_another_make_are_refused(place, tmp_path):
     write_tiny_package(tmp_path / "package")
     with pytest.raises(ConfigInvalid, match="does not say how its texture network was trained"):
         judge(place, tmp_path / "package")
-    described(tmp_path / "package", {}, kind="style")
-    with pytest.raises(ConfigInvalid, match="of kind 'style'"):
+    described(tmp_path / "package", {}, kind="sprite")
+    with pytest.raises(ConfigInvalid, match="of kind 'sprite'"):
         judge(place, tmp_path / "package")
     described(tmp_path / "package", {"texture": {"recipe": asdict(replace(RECIPE, crop_px=16))}})
     with pytest.raises(ConfigInvalid, match="crops of 16 px"):
@@ -217,4 +218,41 @@ def test_the_command_line_knows_it(capsys):
     with pytest.raises(SystemExit) as stopped:
         assetgen.main(["eval", "--help"])
     assert stopped.value.code == 0
-    assert "{model,classifier,compare}" in capsys.readouterr().out
+    assert "{model,classifier,compare,style}" in capsys.readouterr().out
+
+
+def test_pictures_with_alpha_are_judged_on_grey_with_a_classifier_of_their_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("assetgen.training.classifier.CHECKS", 1)
+    for hue, name in enumerate(CLASSES):
+        for n in range(8):
+            alpha = np.pad(np.full((24, 24, 1), 255, np.uint8), ((4, 4), (4, 4), (0, 0)))
+            save(tmp_path / "pictures" / name / f"p{n}.png", np.dstack([picture(10 * hue + n, 32, hue), alpha]))
+    data, run, own = (tmp_path / name for name in ("data.zip", "run", "own.safetensors"))
+    pack(tmp_path / "pictures", data, license="CC0-1.0", validation_share=0.3)
+    changes = {"classes": CLASSES, "width": 2, "latent": 12, "batch": 4, "total_kimg": 0.004, "precision": "fp32"}
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in changes.items()]
+    cli.main(["sprite", "--family", "items", "--data", str(data), "--run", str(run), *settings])
+    recipe = cli.RECIPES / "items.toml"
+    words = ["classifier", "--data", str(data), "--output", str(own), "--minutes", "0.01", "--recipe", str(recipe)]
+    assert evaluate.main(words) == 0
+    figures = {}
+    for bound in ("0.05", "2"):
+        options = ["--truncation", bound, "--json", str(tmp_path / f"{bound}.json")]
+        words = ["model", str(run), "--data", str(data), "--per-class", "8", "--classifier", str(own)]
+        assert evaluate.main([*words, *options]) == 0
+        figures[bound] = json.loads((tmp_path / f"{bound}.json").read_text("utf-8"))
+    said = capsys.readouterr().out
+    assert "edges: rim" in said
+    assert all(known["all"]["accuracy"]["fake"] is not None for known in figures.values())
+    pairs = [known["all"]["pair_distance"]["fake"] for known in figures.values()]
+    assert pairs[0] < pairs[1]
+    assert figures["2"]["edges"]["fake"].keys() == figures["2"]["edges"]["real"].keys()
+    assert figures["2"]["truncation"] == 2.0
+    assert figures["2"]["edges"]["real"]["partly"] == 0.0
+
+
+def test_truncation_is_for_runs_of_the_picture_families(place):
+    with pytest.raises(ConfigInvalid, match="--truncation"):
+        judge(place, "run", "--truncation", "0.5")
+    with pytest.raises(ConfigInvalid, match="--truncation"):
+        judge(place, "package", "--truncation", "0.5")

@@ -7,15 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
+from assetgen.datasets.pack import pack
 from assetgen.errors import ConfigInvalid
 from assetgen.models.families import FAMILIES as NETWORKS
 from assetgen.training import checkpoint, cli
 from assetgen.training.checkpoint import Progress
 from assetgen.training.loop import Budget, train
-from assetgen.training.picture import _stage
+from assetgen.training.picture import _stage, sample
 from assetgen.training.recipe import FAMILY_NAMES, PictureRecipe, recipe_from_toml
 from assetgen.training.sums import Sums
-from tests.helpers.tiny_runs import FAMILIES, make_task
+from tests.helpers.tiny_runs import FAMILIES, make_task, save
 
 SILENT = 1e9
 TOTAL = {"total_kimg": 0.024}  # 6 steps, or 3 of two discriminator steps each
@@ -27,7 +28,7 @@ def tensors(run):
 
 def test_recipes_know_every_family_and_every_family_has_a_recipe():
     assert tuple(NETWORKS) == FAMILY_NAMES
-    recipes = [recipe_from_toml(PictureRecipe, cli.RECIPES / f"{name}.toml") for name in cli.FAMILIES]
+    recipes = [recipe_from_toml(PictureRecipe, cli.RECIPES / f"{name}.toml") for name in cli.FAMILIES + cli.SPRITES]
     assert {recipe.family for recipe in recipes} == set(FAMILY_NAMES)
 
 
@@ -102,6 +103,11 @@ def test_a_doubling_rests_then_fades():
         ({"gradient_penalty": 10.0}, "the batch norm of dcgan mixes pictures"),
         ({"stability": "perhaps"}, "use one of off, warn, act"),
         ({"beta1": 1.0}, "beta1: 1.0 is not allowed"),
+        ({"alpha": True}, "alpha: True is not allowed; use wrap = false with it"),
+        ({"flips": "some"}, "flips: some is not allowed; use one of all, mirror, none"),
+        ({"groups": 3}, "groups: 3 is not allowed; use 1, 2 or 4"),
+        ({"groups": 2, "crop_px": 32, "trim_px": 0}, "dcgan cannot work on groups of 2 pixels"),
+        ({"augment_fixed": 2.0}, "augment_fixed: 2.0 is not allowed"),
     ],
 )
 def test_what_does_not_go_together_is_refused(data, changes, text):
@@ -120,3 +126,76 @@ def test_a_family_from_the_command_line(data, tmp_path, capsys):
     with pytest.raises(ConfigInvalid, match="goes neither with --recipe nor with detail"):
         cli.main(["detail", "--family", "biggan", "--data", str(data), "--run", str(tmp_path / "other")])
     assert "in 2 classes on cpu" in capsys.readouterr().out
+
+
+SPRITE = {
+    "classes": ("gem", "coin"),
+    "family": "biggan",
+    "conditioning": "projection",
+    "loss": "hinge",
+    "wrap": False,
+    "alpha": True,
+    "flips": "mirror",
+    "groups": 2,
+    "crop_px": 32,
+    "trim_px": 0,
+    "augment_fixed": 0.5,
+    **TOTAL,
+}
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    """Discs and squares of many colours on nothing."""
+    folder = tmp_path_factory.mktemp("things")
+    rows, columns = np.mgrid[:32, :32] - 15.5
+    for name, inside in (("gem", np.hypot(rows, columns) < 10), ("coin", np.maximum(abs(rows), abs(columns)) < 8)):
+        for n in range(4):
+            color = np.random.default_rng(n).integers(60, 255, 3)
+            save(folder / name / f"{n}.png", np.dstack([inside[..., None] * color, inside * 255]).astype(np.uint8))
+    pack(folder, folder / "data.zip", license="CC0-1.0")
+    return folder / "data.zip"
+
+
+def test_pictures_with_alpha_are_trained_and_resumed_bit_for_bit(things, tmp_path):
+    train(tmp_path / "whole", make_task("biggan", things, **SPRITE), Budget(tick_s=SILENT))
+    train(tmp_path / "parts", make_task("biggan", things, **SPRITE), Budget(tick_s=SILENT, steps=3))
+    train(tmp_path / "parts", make_task("biggan", things, **SPRITE), Budget(tick_s=SILENT), resume=True)
+    whole, parts = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
+    trained = [key for key in whole if key.startswith(("generator.", "discriminator."))]
+    assert [key for key in trained if not torch.equal(whole[key], parts[key])] == []
+    (sheet,) = (tmp_path / "whole").glob("sheet-*.png")
+    with Image.open(sheet) as picture:
+        assert picture.mode == "RGB"
+        assert picture.getpixel((125, 5)) == (150, 150, 150), "the corner of a real picture shows the ground"
+
+
+def test_samples_have_alpha_and_truncation_takes_variety(things):
+    task = make_task("biggan", things, **SPRITE)
+    task._settle()
+    assert task.sample(0, 0).shape == (32, 32, 4)
+
+    def spread(truncation):
+        made = [sample(task.average, task.recipe, 2, 0, seed, truncation) for seed in range(8)]
+        return np.stack(made).astype(float).std(axis=0).mean()
+
+    assert spread(0.1) < spread(1.0) < spread(None) * 1.2
+
+
+def test_reals_and_fakes_of_a_step_stand_on_one_ground(things):
+    task = make_task("biggan", things, **{**SPRITE, "augment_fixed": 1e-9})
+    nothing = torch.full((64, 4, 32, 32), -1.0)
+    seen = [task._augmented(nothing, Progress(), torch.Generator().manual_seed(n), (5, 0)) for n in range(2)]
+    assert torch.equal(*seen)
+    assert not torch.equal(seen[0], task._augmented(nothing, Progress(), torch.Generator(), (6, 0)))
+
+
+def test_sprites_have_recipes_of_their_own(things, tmp_path):
+    changes = {"width": 2, "latent": 12, "batch": 4, "total_kimg": 0.004, "precision": "fp32"}
+    options = [f"--set={key}={json.dumps(value)}" for key, value in changes.items()]
+    words = ["sprite", "--family", "items", "--data", str(things), "--run", str(tmp_path / "run")]
+    assert cli.main([*words, *options]) == 0
+    assert checkpoint.load(tmp_path / "run/checkpoint").recipe["alpha"] is True
+    for name in cli.SPRITES:
+        recipe = recipe_from_toml(PictureRecipe, cli.RECIPES / f"{name}.toml")
+        assert (recipe.alpha, recipe.wrap, recipe.trim_px, recipe.min_contrast) == (True, False, 0, 0.0)

@@ -16,6 +16,7 @@ from assetgen.training.recipe import (
     recipe_from_values,
 )
 from assetgen.training.style_recipe import StyleRecipe
+from assetgen.training.volume_recipe import VolumeRecipe
 
 KINDS = [TextureRecipe, PictureRecipe, DetailRecipe]
 
@@ -44,7 +45,11 @@ def test_the_recipes_that_come_along_are_valid(path):
         known = recipe_from_toml(TextureRecipe, cli.RECIPES / "starter.toml").classes
         assert layouts_from_toml(path).keys() <= set(known)
         return
-    kind = DetailRecipe if "detail" in path.stem else PictureRecipe if path.stem in cli.FAMILIES else TextureRecipe
+    if path.stem.startswith("mesh"):
+        assert recipe_from_toml(VolumeRecipe, path).classes is not None
+        return
+    pictures = path.stem in cli.FAMILIES + cli.SPRITES
+    kind = DetailRecipe if "detail" in path.stem else PictureRecipe if pictures else TextureRecipe
     assert recipe_from_toml(kind, path).classes is not None
 
 
