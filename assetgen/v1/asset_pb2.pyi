@@ -114,7 +114,7 @@ class _PixelFormat:
 class _PixelFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PixelFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PIXEL_FORMAT_UNSPECIFIED: _PixelFormat.ValueType  # 0
-    """Unknown to this client."""
+    """No picture, or unknown to this client."""
     PIXEL_FORMAT_R8: _PixelFormat.ValueType  # 1
     """One channel, 8 bits."""
     PIXEL_FORMAT_RGB8: _PixelFormat.ValueType  # 2
@@ -128,7 +128,7 @@ class PixelFormat(_PixelFormat, metaclass=_PixelFormatEnumTypeWrapper):
     """Layout of one pixel."""
 
 PIXEL_FORMAT_UNSPECIFIED: PixelFormat.ValueType  # 0
-"""Unknown to this client."""
+"""No picture, or unknown to this client."""
 PIXEL_FORMAT_R8: PixelFormat.ValueType  # 1
 """One channel, 8 bits."""
 PIXEL_FORMAT_RGB8: PixelFormat.ValueType  # 2
@@ -146,7 +146,7 @@ class _ColorSpace:
 class _ColorSpaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ColorSpace.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     COLOR_SPACE_UNSPECIFIED: _ColorSpace.ValueType  # 0
-    """Unknown to this client."""
+    """No picture, or unknown to this client."""
     COLOR_SPACE_SRGB: _ColorSpace.ValueType  # 1
     """Colour, sRGB-coded."""
     COLOR_SPACE_LINEAR: _ColorSpace.ValueType  # 2
@@ -156,7 +156,7 @@ class ColorSpace(_ColorSpace, metaclass=_ColorSpaceEnumTypeWrapper):
     """How an engine must read the values of a file."""
 
 COLOR_SPACE_UNSPECIFIED: ColorSpace.ValueType  # 0
-"""Unknown to this client."""
+"""No picture, or unknown to this client."""
 COLOR_SPACE_SRGB: ColorSpace.ValueType  # 1
 """Colour, sRGB-coded."""
 COLOR_SPACE_LINEAR: ColorSpace.ValueType  # 2

@@ -145,7 +145,7 @@ class Model(_message.Message):
     description: _builtins.str
     """What it makes, one or two sentences."""
     kind: _builtins.str
-    """"texture", "style", "prop"; more may appear."""
+    """texture, style, sprite or mesh; clients pass over kinds they do not know."""
     version: _builtins.str
     """Semantic version of the package."""
     digest: _builtins.bytes
