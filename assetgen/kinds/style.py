@@ -287,12 +287,13 @@ def _enlarged(values: FloatArray, pixel_size: int) -> FloatArray:
 
 
 def _drawn(result_px: tuple[int, int], pixel_size: int, size: SizeSpec) -> tuple[int, int]:
-    """Width and height of what the graph draws; raises FieldInvalid."""
+    """Width and height of what the graph draws, two cells of the network at least; raises FieldInvalid."""
     width_px, height_px = result_px
-    if width_px % pixel_size or height_px % pixel_size or min(result_px) < pixel_size * size.min_px:
+    least = 2 * size.stride_px if pixel_size > 1 else 1
+    if width_px % pixel_size or height_px % pixel_size or min(result_px) < pixel_size * least:
         raise FieldInvalid(
             f"parameters[pixel_size]: {pixel_size} is not allowed for {width_px} x {height_px} px; use a divisor of "
-            f"both edges that leaves at least {size.min_px} pixels",
+            f"both edges that leaves at least {least} pixels",
             field="parameters[pixel_size]",
             hint="or ask for another size with width_px and height_px",
         )

@@ -300,8 +300,8 @@ def test_a_picture_of_pixel_art_is_drawn_at_its_own_resolution():
 
 
 def test_pixels_too_large_for_the_network_are_refused():
-    with pytest.raises(FieldInvalid, match=r"parameters\[pixel_size\]: 8 is not allowed for 64 x 64 px; .*16 pixels"):
-        style.resolve(MANIFEST, request(pixel_size=8))
+    with pytest.raises(FieldInvalid, match=r"parameters\[pixel_size\]: 16 is not allowed for 64 x 64 px; .* 8 pixels"):
+        style.resolve(MANIFEST, request(pixel_size=16))
 
 
 def test_windows_give_what_the_whole_gives(served):
