@@ -9,7 +9,7 @@ from pathlib import Path
 from assetgen.datasets.pack import PackReport, pack
 from assetgen.datasets.render_models import Views, render_folder
 from assetgen.datasets.sprites import SHIPPED_RULES, read_rules, sort_sprites
-from assetgen.datasets.volumes import VolumesReport, pack_volumes
+from assetgen.datasets.volumes import pack_volumes
 
 
 def main(argv: list[str]) -> int:
@@ -112,7 +112,7 @@ def _progress(done: int, name: str) -> None:
         print(f"\r{done} items  {name[:60]:60}", end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _print(report: PackReport | VolumesReport) -> None:
+def _print(report: PackReport) -> None:
     lines = [
         f"{report.path}: {report.items} items ({report.validation} for validation), "
         f"{report.size_bytes / 2**20:.1f} MiB",

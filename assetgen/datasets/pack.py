@@ -12,7 +12,7 @@ import io
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ Notify = Callable[[int, str], None]
 
 @dataclass(frozen=True)
 class PackReport:
-    """What ``pack`` did.
+    """What a training file was made of.
 
     Attributes:
         items: items stored; classes: items per class; refused: what was left out and why.
@@ -79,32 +79,40 @@ def pack(
         raise DataInvalid(f"validation share {validation_share} is not allowed", hint="use 0 to 0.5")
     refused: list[Refusal] = []
     entries: list[dict[str, Any]] = []
+    with training_file(output) as (archive, temporary):
+        for number, candidate in enumerate(candidates(folder, license)):
+            if folder / candidate.id in (output, temporary):  # packing into the folder itself
+                continue
+            notify(number + 1, candidate.id)
+            result = candidate
+            if isinstance(candidate, Candidate):
+                result = _store(archive, candidate, len(entries), allow_unlicensed, validation_share)  # type: ignore[assignment]
+            if isinstance(result, Refusal):
+                refused.append(result)
+            else:
+                entries.append(result)  # type: ignore[arg-type]
+        if not entries:
+            raise DataInvalid(
+                f"{folder} holds nothing usable: {len(refused)} refused",
+                hint=f"first reason: {refused[0].id}: {refused[0].reason}" if refused else "the folder is empty",
+            )
+        index = {
+            "schema": SCHEMA,
+            "items": entries,
+            "refused": [{"id": entry.id, "reason": entry.reason} for entry in refused],
+        }
+        write_member(archive, "index.json", json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False).encode())
+    return report_of(output, entries, refused)
+
+
+@contextlib.contextmanager
+def training_file(output: Path) -> Iterator[tuple[zipfile.ZipFile, Path]]:
+    """An archive that becomes ``output`` if the block ends well, and its path until then; raises OutputUnwritable."""
     temporary = output.with_name(output.name + ".partial")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for number, candidate in enumerate(candidates(folder, license)):
-                if folder / candidate.id in (output, temporary):  # packing into the folder itself
-                    continue
-                notify(number + 1, candidate.id)
-                result = candidate
-                if isinstance(candidate, Candidate):
-                    result = _store(archive, candidate, len(entries), allow_unlicensed, validation_share)  # type: ignore[assignment]
-                if isinstance(result, Refusal):
-                    refused.append(result)
-                else:
-                    entries.append(result)  # type: ignore[arg-type]
-            if not entries:
-                raise DataInvalid(
-                    f"{folder} holds nothing usable: {len(refused)} refused",
-                    hint=f"first reason: {refused[0].id}: {refused[0].reason}" if refused else "the folder is empty",
-                )
-            index = {
-                "schema": SCHEMA,
-                "items": entries,
-                "refused": [{"id": entry.id, "reason": entry.reason} for entry in refused],
-            }
-            _write(archive, "index.json", json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False).encode())
+        with zipfile.ZipFile(temporary, "w") as archive:
+            yield archive, temporary
         temporary.replace(output)
     except OSError as error:
         raise OutputUnwritable(
@@ -113,6 +121,17 @@ def pack(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_member(archive: zipfile.ZipFile, name: str, data: bytes, compression: int = zipfile.ZIP_STORED) -> None:
+    """Add a member; a fixed date and a fixed system keep the file reproducible."""
+    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    entry.create_system = 3
+    archive.writestr(entry, data, compression, 6)
+
+
+def report_of(output: Path, entries: Sequence[Mapping[str, Any]], refused: Sequence[Refusal]) -> PackReport:
+    """What a training file holds, by the records of its index."""
     data = output.read_bytes()
     return PackReport(
         path=output,
@@ -170,7 +189,7 @@ def _store(
     if len(sizes) > 1:
         return Refusal(candidate.id, f"its maps differ in size: {sorted(sizes)}")
     for name, data in payloads.items():
-        _write(archive, name, data)
+        write_member(archive, name, data)
     return {
         "id": candidate.id,
         "class": candidate.class_name,
@@ -181,10 +200,3 @@ def _store(
         "maps": files,
         "facts": dict(candidate.facts),
     }
-
-
-def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    # A fixed date and a fixed system keep the file reproducible.
-    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-    entry.create_system = 3
-    archive.writestr(entry, data)

@@ -6,11 +6,8 @@ licence, author and source of every item, and what was refused and why; each gri
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import zipfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assetgen.datasets.ingest import Candidate, Refusal
-from assetgen.datasets.pack import Notify, split_of
+from assetgen.datasets.pack import Notify, PackReport, report_of, split_of, training_file, write_member
 from assetgen.datasets.render_models import models_in, read_mesh
 from assetgen.datasets.voxelize import THICKNESS, TRUNCATION, voxelize
-from assetgen.errors import ConfigInvalid, DataInvalid, OutputUnwritable
+from assetgen.errors import ConfigInvalid, DataInvalid
 from assetgen.manifest import SNAKE_NAME
 from assetgen.types import MapKind
 
@@ -47,25 +44,6 @@ class VolumeItem:
     grid: NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class VolumesReport:
-    """What ``pack_volumes`` did.
-
-    Attributes:
-        classes: items by class; refused: what was left out and why.
-        sha256: digest of the file, its identity in a model's provenance.
-    """
-
-    path: Path
-    items: int
-    validation: int
-    classes: Mapping[str, int]
-    licenses: Mapping[str, int]
-    refused: tuple[Refusal, ...]
-    size_bytes: int
-    sha256: str
-
-
 def pack_volumes(
     folder: Path,
     output: Path,
@@ -75,7 +53,7 @@ def pack_volumes(
     license: str = "",
     validation_share: float = 0.1,
     notify: Notify = lambda _done, _name: None,
-) -> VolumesReport:
+) -> PackReport:
     """Write the grids of the models of ``folder`` into the training file ``output``.
 
     The same folder gives the same bytes; items of one group fall on the same side of the split.
@@ -97,52 +75,32 @@ def pack_volumes(
     if not 0.0 <= validation_share <= 0.5:
         raise ConfigInvalid(f"validation share {validation_share} is not allowed; use 0 to 0.5")
     found = _chosen(folder, classes, license)
-    temporary = output.with_name(output.name + ".partial")
     records: list[dict[str, Any]] = []
     refused: list[Refusal] = []
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-            for number, entry in enumerate(found):
-                notify(number + 1, entry.id)
-                made = _store(archive, entry, len(records), edge, validation_share)
-                if isinstance(made, Refusal):
-                    refused.append(made)
-                else:
-                    records.append(made)
-            if not records:
-                raise DataInvalid(
-                    f"{folder} holds no usable model: {len(refused)} refused",
-                    hint=f"first reason: {refused[0].id}: {refused[0].reason}" if refused else "the folder is empty",
-                )
-            index = {
-                "schema": SCHEMA,
-                "edge": edge,
-                "truncation_cells": TRUNCATION,
-                "thickness_cells": THICKNESS,
-                "items": records,
-                "refused": [{"id": entry.id, "reason": entry.reason} for entry in refused],
-            }
-            _write(archive, INDEX, json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False).encode())
-        temporary.replace(output)
-    except OSError as error:
-        raise OutputUnwritable(
-            f"{output} cannot be written: {error.strerror}", hint="check space and rights"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    data = output.read_bytes()
-    return VolumesReport(
-        path=output,
-        items=len(records),
-        validation=sum(record["split"] == "validation" for record in records),
-        classes=dict(Counter(record["class"] for record in records).most_common()),
-        licenses=dict(Counter(record["license"] for record in records).most_common()),
-        refused=tuple(refused),
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
+    with training_file(output) as (archive, _):
+        for number, entry in enumerate(found):
+            notify(number + 1, entry.id)
+            made = _store(archive, entry, len(records), edge, validation_share)
+            if isinstance(made, Refusal):
+                refused.append(made)
+            else:
+                records.append(made)
+        if not records:
+            raise DataInvalid(
+                f"{folder} holds no usable model: {len(refused)} refused",
+                hint=f"first reason: {refused[0].id}: {refused[0].reason}" if refused else "the folder is empty",
+            )
+        index = {
+            "schema": SCHEMA,
+            "edge": edge,
+            "truncation_cells": TRUNCATION,
+            "thickness_cells": THICKNESS,
+            "items": records,
+            "refused": [{"id": entry.id, "reason": entry.reason} for entry in refused],
+        }
+        text = json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False)
+        write_member(archive, INDEX, text.encode(), zipfile.ZIP_DEFLATED)
+    return report_of(output, records, refused)
 
 
 def load_volumes(path: Path, classes: Sequence[str] = ()) -> list[VolumeItem]:
@@ -206,7 +164,7 @@ def _store(
     except DataInvalid as error:
         return Refusal(entry.id, str(error))
     name = f"{number:05d}.grid"
-    _write(archive, name, grid.tobytes())
+    write_member(archive, name, grid.tobytes(), zipfile.ZIP_DEFLATED)
     return {
         "id": entry.id,
         "class": entry.class_name,
@@ -228,11 +186,3 @@ def _item(archive: zipfile.ZipFile, record: Mapping[str, Any], shape: tuple[int,
         author=str(record["facts"].get("author", "")),
         grid=np.frombuffer(archive.read(record["file"]), dtype=np.uint8).reshape(shape),
     )
-
-
-def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    # A fixed date and a fixed system keep the file reproducible.
-    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-    entry.create_system = 3
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(entry, data, compresslevel=6)
