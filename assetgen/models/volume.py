@@ -13,7 +13,7 @@ surfaces come out blobby (Zheng et al. 2022).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -42,6 +42,7 @@ class VolumeConfig:
         features: of each place of a plane.
         hidden: channels of the network that reads them.
         critic_width: channels of the critic and the encoder at half resolution.
+        stride: the critic sees every ``stride``-th cell along each axis, the encoder the means of as many.
     """
 
     classes: int
@@ -52,6 +53,12 @@ class VolumeConfig:
     features: int = 16
     hidden: int = 32
     critic_width: int = 24
+    stride: int = 1
+
+    @property
+    def judged(self) -> VolumeConfig:
+        """The size that critic and encoder are built for."""
+        return replace(self, edge=self.edge // self.stride)
 
     @property
     def levels(self) -> int:
@@ -117,13 +124,19 @@ class VolumeGenerator(nn.Module):
             w = activate(layer(w))
         return w
 
-    def forward(self, z: Tensor, class_weights: Tensor) -> Tensor:
+    def forward(
+        self, z: Tensor, class_weights: Tensor, start: tuple[int, int, int] = (0, 0, 0), stride: int = 1
+    ) -> Tensor:
+        """The volume, or of it every ``stride``-th cell along each axis from ``start`` on."""
         w, first = self.style(z, class_weights), self.config.first
         x = activate(self.start(w)).reshape(-1, self.start.bias.shape[0] // first**2, first, first)
         for number, block in enumerate(self.blocks):
             x = block(nearest_up(x) if number else x, w)
         # Features last, and no style beyond the planes: what is done to every place of a volume is most of a step.
         xy, zy, zx = self.planes(x).permute(0, 2, 3, 1).chunk(PLANES, dim=3)
+        if stride > 1:
+            along_z, along_y, along_x = (slice(first_cell, None, stride) for first_cell in start)
+            xy, zy, zx = xy[:, along_y, along_x], zy[:, along_z, along_y], zx[:, along_z, along_x]
         volume = xy[:, None, :, :] + zy[:, :, :, None] + zx[:, :, None, :]
         x = F.leaky_relu(self.read(F.leaky_relu(volume, LEAK)), LEAK)
         return torch.tanh(self.write(x)).permute(0, 4, 1, 2, 3)
@@ -149,6 +162,8 @@ class VolumeDiscriminator(nn.Module):
 
     def __init__(self, config: VolumeConfig) -> None:
         super().__init__()
+        config = config.judged
+        self.gain = SLOPE_GAIN / config.stride
         self.body = _body(config)
         last, cells = _last_width(config), config.first**3
         self.mix = Conv3(last + 1, last, halve=False)
@@ -157,7 +172,7 @@ class VolumeDiscriminator(nn.Module):
         self.embed = nn.Parameter(torch.randn(config.classes, 2 * last))
 
     def forward(self, volume: Tensor, labels: Tensor) -> Tensor:
-        x = seen(volume)
+        x = seen(volume, self.gain)
         for layer in self.body:
             x = activate(layer(x))
         deviation = batch_deviation(x.flatten(2)[..., None]).reshape(-1, 1, *x.shape[2:])
@@ -172,23 +187,25 @@ class VolumeEncoder(nn.Module):
 
     def __init__(self, config: VolumeConfig) -> None:
         super().__init__()
+        config = config.judged
+        self.gain = SLOPE_GAIN / config.stride
         self.body = _body(config)
         self.embed = ClassEmbedding(config.classes, config.latent)
         self.dense = Dense(_last_width(config) * config.first**3 + config.latent, 2 * config.latent)
         self.config = config
 
     def forward(self, volume: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
-        x = seen(volume)
+        x = seen(volume, self.gain)
         for layer in self.body:
             x = activate(layer(x))
         mean, log_variance = self.dense(torch.cat([x.flatten(1), self.embed(class_weights)], dim=1)).chunk(2, dim=1)
         return mean, log_variance.clamp(-8, 8)
 
 
-def seen(volume: Tensor) -> Tensor:
+def seen(volume: Tensor, gain: float = SLOPE_GAIN) -> Tensor:
     """Distance, slopes, and colours that fade away from the surface, where they do not matter; ``[n, 7, d, h, w]``."""
     distance, colors = volume[:, :1], volume[:, 1:]
-    slopes = [_slope(distance, axis) * SLOPE_GAIN for axis in (2, 3, 4)]
+    slopes = [_slope(distance, axis) * gain for axis in (2, 3, 4)]
     return torch.cat([distance, *slopes, colors * (1 - distance.abs())], dim=1)
 
 

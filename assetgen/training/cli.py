@@ -145,7 +145,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
     parser.add_argument("--transfer", type=Path, metavar="RUN", help="start from another run's networks")
     parser.add_argument(
-        "--distil", type=Path, metavar="RUN", help="teach this smaller network to answer as that run's does"
+        "--distil",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="teach this smaller network to answer as that run's does; family stargan may have one teacher a look",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to PyTorch")
@@ -169,10 +174,14 @@ def _have_teacher(task: Task, arguments: argparse.Namespace) -> None:
 
     if arguments.resume:
         distil.check_resumed(checkpoint.load(arguments.run / "checkpoint"), arguments.distil)
-    if arguments.distil:
-        teacher = distil.read_teacher(arguments.distil, asdict(task.recipe), tuple(task.facts["classes"]))
+    recipe, classes = asdict(task.recipe), tuple(task.facts["classes"])
+    teachers = [distil.read_teacher(run, recipe, classes) for run in arguments.distil]
+    if len(teachers) > 1 and recipe.get("method") != "stargan":
+        raise ConfigInvalid(f"--distil: {len(teachers)} teachers are named; one is allowed, but for family stargan")
+    for teacher in teachers:
         task.learn_from(teacher)
-        task.facts = {**task.facts, "distilled_from": distil.told(teacher)}
+    if teachers:
+        task.facts = {**task.facts, "distilled_from": [distil.told(teacher) for teacher in teachers]}
 
 
 def _transfer(task: Task, run: Path) -> None:

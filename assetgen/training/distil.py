@@ -7,7 +7,7 @@ adversarial game goes on beside it, so that the student keeps the grain that a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from assetgen.errors import CheckpointInvalid, ConfigInvalid
 from assetgen.training import checkpoint
 from assetgen.training.checkpoint import Checkpoint
+from assetgen.training.style_recipe import PAIR_METHODS
 
 SCALES = 3
 # Keys of a recipe that must agree, or student and teacher are not fed the same.
@@ -35,14 +36,20 @@ def distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def read_teacher(run: Path, recipe: Mapping[str, Any], classes: tuple[str, ...]) -> Checkpoint:
-    """The checkpoint of a run that can teach a student of ``recipe``.
+    """The checkpoint of a run that can teach a student of ``recipe``: of its kind, or one look of a ``stargan``.
 
     Raises:
         CheckpointInvalid: no checkpoint.
         ConfigInvalid: what both are fed would differ.
     """
     saved = checkpoint.load(run / "checkpoint")
-    if tuple(saved.facts["classes"]) != classes:
+    method = saved.recipe.get("method")
+    if method != recipe.get("method"):
+        if method not in PAIR_METHODS or recipe.get("method") != "stargan":
+            raise ConfigInvalid(f"method: the teacher was trained with {method}, not {recipe.get('method')}")
+        if saved.recipe["target"] not in classes:
+            raise ConfigInvalid(f"the teacher leads to {saved.recipe['target']}; the student to {', '.join(classes)}")
+    elif tuple(saved.facts["classes"]) != classes:
         raise ConfigInvalid(f"the teacher knows {', '.join(saved.facts['classes'])}; the student {', '.join(classes)}")
     for key in SHARED:
         if _plain(saved.recipe.get(key)) != _plain(recipe.get(key)):
@@ -69,10 +76,13 @@ def told(saved: Checkpoint) -> dict[str, Any]:
     }
 
 
-def check_resumed(saved: Checkpoint, teacher: Path | None) -> None:
-    """Raise CheckpointInvalid if a run of a student is to go on without its teacher."""
-    if "distilled_from" in saved.facts and teacher is None:
-        raise CheckpointInvalid("the run is that of a student", hint="name its teacher again with --distil")
+def check_resumed(saved: Checkpoint, teachers: Sequence[Path]) -> None:
+    """Raise CheckpointInvalid if a run of a student is to go on without its teachers."""
+    if (before := len(saved.facts.get("distilled_from", ()))) != len(teachers):
+        raise CheckpointInvalid(
+            f"the run is that of a student of {before}, and {len(teachers)} are named",
+            hint="name its teachers again, each with --distil",
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -22,10 +22,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from assetgen.errors import ConfigInvalid
+from assetgen.models.cyclegan import CycleganGenerator
 from assetgen.models.parts import standing_statistics
 from assetgen.models.patches import cut_border
 from assetgen.models.stargan import StarganConfig, StarganDiscriminator, StarganGenerator
-from assetgen.training import distil, parallel
+from assetgen.training import distil, parallel, style
 from assetgen.training.adversarial import Adversary, Shown, descend
 from assetgen.training.batches import Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
@@ -34,7 +35,7 @@ from assetgen.training.recipe import recipe_from_values
 from assetgen.training.style import GENERATOR_SHARES, MORE, STANDING_BATCHES
 from assetgen.training.style_batches import dither, domain_batch, mixed_batch
 from assetgen.training.style_look import SHOWN, change, figures, looked_at, write_rows
-from assetgen.training.style_recipe import StyleRecipe
+from assetgen.training.style_recipe import PAIR_METHODS, StyleRecipe
 from assetgen.training.style_terms import beside, seen
 from assetgen.training.sums import Sums
 
@@ -68,6 +69,7 @@ class StarTask:
         self.device = device
         self.domains = len(reals.classes)
         self.teacher: nn.Module | None = None
+        self.ways: dict[int, nn.Module] = {}  # teachers of one domain each, by its number
         self.generator = StarganGenerator(generator_config(recipe, self.domains))
         self.discriminator = StarganDiscriminator(self.domains, recipe.inner_px, width=recipe.discriminator_width)
         for module in (self.generator, self.discriminator):
@@ -92,10 +94,12 @@ class StarTask:
         )
 
     def learn_from(self, saved: Checkpoint) -> None:
-        """Have a teacher of the same method; see ``distil``."""
+        """Have a teacher of the same method, or one of a single way, which others may join; see ``distil``."""
         recipe = recipe_from_values(StyleRecipe, saved.recipe)
-        if recipe.method != self.recipe.method:
-            raise ConfigInvalid(f"method: the teacher was trained with {recipe.method}, not {self.recipe.method}")
+        if recipe.method in PAIR_METHODS:
+            target = self.reals.classes.index(recipe.target)
+            self.ways[target] = distil.taught(CycleganGenerator(style.generator_config(recipe)).to(self.device), saved)
+            return
         teacher = StarganGenerator(generator_config(recipe, self.domains)).to(self.device)
         self.teacher = distil.taught(teacher, saved)
 
@@ -108,7 +112,7 @@ class StarTask:
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + progress.step)
         drawn = mixed_batch(self.reals, self.share, progress.step)
         crops, labels, targets = (tensor.to(self.device) for tensor in drawn)
-        if recipe.patches:  # a few pictures tell little of how patches are spread: all go to one look
+        if recipe.patches or self.ways:  # a few pictures tell little of how patches are spread: all go to one look
             targets = targets[:1].expand_as(targets)
         made = self._generator_step(crops, labels, targets, progress.step, rng, sums)
         reals, fakes = (seen(recipe, self._inner(pictures), rng) for pictures in (crops, made))
@@ -162,15 +166,25 @@ class StarTask:
         sums.add("cycle", cycle)
         loss = GENERATOR_SHARES.get(recipe.loss, 1.0) * verdict + recipe.cycle * cycle
         loss = loss + self._beside(crops, made, targets, step, rng, sums)
-        if self.teacher is not None:
-            with torch.no_grad():
-                wanted = self.teacher(crops, self._weights(targets)).float()
+        wanted = self._wanted(crops, labels, targets)
+        if wanted is not None:
             distance = distil.distance(self._inner(made), self._inner(wanted))
             sums.add("distance", distance)
             loss = loss + recipe.distil * distance
         descend(self.generator, self.optimisers["generator_adam"], loss, "g", sums)
         self.discriminator.requires_grad_(True)
         return made.detach()
+
+    def _wanted(self, crops: Tensor, labels: Tensor, targets: Tensor) -> Tensor | None:
+        """What the teachers make of a batch, if they know its way; one of a single way leaves its own look as it is."""
+        with torch.no_grad():
+            if self.teacher is not None:
+                made: Tensor = self.teacher(crops, self._weights(targets)).float()
+                return made
+            way = self.ways.get(int(targets[0]))
+            if way is None:
+                return None
+            return torch.where((labels == targets)[:, None, None, None], crops, way(crops).float())
 
     def _beside(
         self, crops: Tensor, made: Tensor, targets: Tensor, step: int, rng: torch.Generator, sums: Sums

@@ -60,6 +60,7 @@ def volume_config(recipe: VolumeRecipe, classes: int) -> VolumeConfig:
         features=recipe.features,
         hidden=recipe.hidden,
         critic_width=recipe.critic_width,
+        stride=recipe.stride,
     )
 
 
@@ -179,8 +180,9 @@ class VolumeTask:
         step = progress.step
         drawn = fake_latents(self.volumes, self.share, step, device=self.device)
         with torch.no_grad(), autocast(self.recipe, self.device):
-            fakes = self.generator(drawn.z, drawn.class_weights).float()
+            fakes = self.generator(drawn.z, drawn.class_weights, self._start(step), self.recipe.stride).float()
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step)
+        reals = every(reals, self._start(step), self.recipe.stride)
         shown = Shown(
             reals=_folded(augment_volumes(reals, progress.augment, self.recipe.augment_shift, rng)),
             real_labels=labels,
@@ -197,7 +199,7 @@ class VolumeTask:
             rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step + (GENERATOR_STREAM << 40))
             self.critic.requires_grad_(False)
             with autocast(recipe, self.device):
-                fakes = self.generator(drawn.z, drawn.class_weights).float()
+                fakes = self.generator(drawn.z, drawn.class_weights, self._start(step), recipe.stride).float()
             fakes = augment_volumes(fakes, progress.augment, recipe.augment_shift, rng)
             loss = loss + recipe.adversarial * self.adversary.verdict(_folded(fakes), drawn.labels, None, sums)
             self.critic.requires_grad_(True)
@@ -209,15 +211,22 @@ class VolumeTask:
             sanitise(self.encoder, "e", sums)
             self.optimisers["encoder_adam"].step()
 
+    def _start(self, step: int) -> tuple[int, int, int]:
+        """The cell along z, y and x from which on a step looks at every ``stride``-th."""
+        rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step + (3 << 40))
+        z, y, x = torch.randint(self.recipe.stride, (3,), generator=rng).tolist()
+        return z, y, x
+
     def _rebuild_loss(self, encoder: VolumeEncoder, reals: Tensor, labels: Tensor, step: int, sums: Sums) -> Tensor:
         """How far reals are from what becomes of them by way of z, and z from a normal distribution."""
         weights = F.one_hot(labels, len(self.volumes.classes)).float()
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step + (2 << 40))
         with autocast(self.recipe, self.device):
-            mean, log_variance = (x.float() for x in encoder(reals, weights))
+            mean, log_variance = (x.float() for x in encoder(F.avg_pool3d(reals, self.recipe.stride), weights))
             noise = torch.randn(mean.shape, generator=rng).to(self.device)
-            rebuilt = self.generator(mean + (0.5 * log_variance).exp() * noise, weights).float()
-        distance, colors = rebuild_distances(rebuilt, reals)
+            z = mean + (0.5 * log_variance).exp() * noise
+            rebuilt = self.generator(z, weights, self._start(step), self.recipe.stride).float()
+        distance, colors = rebuild_distances(rebuilt, every(reals, self._start(step), self.recipe.stride))
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
         for name, value in (("rebuild", distance), ("rebuild_color", colors), ("divergence", divergence)):
             sums.add(name, value)
@@ -230,6 +239,12 @@ class VolumeTask:
 
     def _judge_exactly(self, folded: Tensor, labels: Tensor) -> tuple[Tensor, None]:
         return self.critic(_unfolded(folded), labels), None
+
+
+def every(volumes: Tensor, start: tuple[int, int, int], stride: int) -> Tensor:
+    """Every ``stride``-th cell of ``[n, c, z, y, x]`` along each axis from ``start`` on."""
+    z, y, x = start
+    return volumes[:, :, z::stride, y::stride, x::stride]
 
 
 def rebuild_distances(made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,8 @@ class VolumeRecipe:
 
     Attributes:
         volume_edge: cells along each axis; the data must have as many.
+        stride: a step makes and judges every ``stride``-th cell along each axis, from a random one on (1, 2, 4): work
+            of a volume of ``volume_edge / stride`` cells teaches the whole one, since a place asks no neighbours.
         turned_classes: classes without a front, which are turned by quarters round the upright axis as well; all
             classes are mirrored left to right.
         latent, style, width, features, hidden, critic_width: see ``models.volume.VolumeConfig``.
@@ -34,6 +36,7 @@ class VolumeRecipe:
     seed: int = 1
     classes: tuple[str, ...] = ()
     volume_edge: int = 48
+    stride: int = 1
     turned_classes: tuple[str, ...] = ("barrel_keg", "bottle_jar_potion", "plant_flower_bush", "rock", "tree")
     latent: int = 64
     style: int = 128
@@ -88,8 +91,10 @@ def _size_rules(recipe: VolumeRecipe) -> dict[str, tuple[bool, str]]:
     while edge % 2 == 0 and edge > 6:  # models.volume.fits, which needs torch
         edge //= 2
     fits = 16 <= recipe.volume_edge <= 128 and 3 <= edge <= 6
+    strides = recipe.stride in (1, 2, 4) and recipe.volume_edge % recipe.stride == 0
     sizes = ("latent", "style", "width", "features", "hidden", "critic_width")
     return {
+        "stride": (strides and recipe.volume_edge // recipe.stride >= 16, "1, 2 or 4, that leaves 16 cells or more"),
         "volume_edge": (fits, "3 to 6 times a power of two, 16 to 128, such as 24, 32, 48 or 64"),
         **{name: (getattr(recipe, name) > 0, "above 0") for name in sizes},
     }

@@ -71,6 +71,16 @@ def test_the_planes_tell_all_three_axes_apart():
         assert distance.diff(dim=axis).abs().max() > 1e-4
 
 
+def test_every_second_cell_is_what_the_whole_volume_has_there():
+    strided = VolumeConfig(classes=3, edge=32, stride=2, **SMALL)
+    generator = VolumeGenerator(strided)
+    with torch.no_grad():
+        whole = generator(*inputs())
+        part = generator(*inputs(), (1, 0, 1), 2)
+    assert torch.allclose(whole[:, :, 1::2, 0::2, 1::2], part, atol=1e-6)
+    assert VolumeDiscriminator(strided)(part, torch.tensor([0, 1])).shape == (2,)
+
+
 def test_the_critic_tells_classes_apart():
     torch.manual_seed(0)
     volume = VolumeGenerator(config())(*inputs(3))

@@ -70,10 +70,12 @@ def test_from_the_command_line_a_student_is_told_as_such_and_resumes_with_its_te
     run, teacher = tmp_path / "run", str(teachers["texture"])
     command("texture", data, run, "--distil", teacher, widths=[8, 4, 4])
     saved = checkpoint.load(run / "checkpoint")
-    assert saved.facts["distilled_from"]["kimg"] == 0.008
+    assert [teacher["kimg"] for teacher in saved.facts["distilled_from"]] == [0.008]
     resumed = ["texture", "--data", str(data), "--run", str(run), "--resume", "--set", "total_kimg=0.008"]
     with pytest.raises(CheckpointInvalid, match="that of a student"):
         cli.main(resumed)
+    with pytest.raises(ConfigInvalid, match="2 teachers are named; one is allowed"):
+        command("texture", data, tmp_path / "two", "--distil", teacher, "--distil", teacher)
     assert cli.main([*resumed, "--distil", teacher]) == 0
     again = checkpoint.load(run / "checkpoint")
     assert again.progress.step == 2

@@ -1,18 +1,20 @@
 """Style transfer between n domains in one network: resumes exactly, learns with all it has, hears the domain."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from assetgen.errors import ConfigInvalid
-from assetgen.training import checkpoint
+from assetgen.errors import CheckpointInvalid, ConfigInvalid
+from assetgen.training import checkpoint, cli, distil
 from assetgen.training.checkpoint import Progress
 from assetgen.training.loop import Budget, train
 from assetgen.training.star import StarTask
 from assetgen.training.style import StyleTask
+from assetgen.training.style_batches import mixed_batch
 from assetgen.training.sums import Sums
 from tests.helpers.tiny_styles import make_style_task, style_recipe
 
@@ -104,3 +106,53 @@ def test_each_task_sends_the_methods_of_the_other_away():
         StarTask(style_recipe("cut"), None, {})
     with pytest.raises(ConfigInvalid, match=r"stargan is trained by star\.StarTask"):
         StyleTask(style_recipe("stargan"), None, {})
+
+
+@pytest.fixture(scope="module")
+def ways(data, tmp_path_factory):
+    """Runs of one way each, by the look that they lead to."""
+    made = {}
+    for source, target in (("brick", "metal"), ("metal", "brick")):
+        made[target] = tmp_path_factory.mktemp(target)
+        task = make_style_task("cut", data, source=source, target=target, total_kimg=0.002)
+        train(made[target], task, Budget(tick_s=SILENT))
+    return made
+
+
+def test_teachers_of_one_way_each_teach_one_network_and_leave_their_own_look_alone(data, ways):
+    task = make_style_task("stargan", data, crop_px=40, distil=1000.0, learning_rate=0.005, batch=4)
+    for run in ways.values():
+        task.learn_from(checkpoint.load(run / "checkpoint"))
+    crops, labels, _ = mixed_batch(task.reals, task.share, 0)
+    wanted = task._wanted(crops, labels, torch.zeros_like(labels))
+    assert (labels == 0).any()
+    assert (labels == 1).any()
+    assert torch.equal(wanted[labels == 0], crops[labels == 0])
+    assert torch.equal(wanted[labels == 1], task.ways[0](crops)[labels == 1])
+    distances = []
+    for _ in range(12):  # of one batch
+        sums = Sums()
+        task.step(Progress(), 0.0, sums)
+        distances.append(sums.means()["distance"])
+    assert distances[-1] < 0.9 * distances[0]
+
+
+def test_a_look_without_a_teacher_is_left_to_the_game(data, ways):
+    task = make_style_task("stargan", data)
+    task.learn_from(checkpoint.load(ways["metal"] / "checkpoint"))
+    crops, labels, _ = mixed_batch(task.reals, task.share, 0)
+    assert task._wanted(crops, labels, torch.zeros_like(labels)) is None
+
+
+def test_several_teachers_are_named_from_the_command_line(data, ways, tmp_path):
+    recipe = asdict(style_recipe("stargan", crop_px=40, total_kimg=0.004))
+    options = [f"--set={key}={json.dumps(value)}" for key, value in recipe.items()]
+    teachers = [option for run in ways.values() for option in ("--distil", str(run))]
+    command = ["style", "--family", "stargan", "--data", str(data), "--run", str(tmp_path / "run"), *options]
+    assert cli.main([*command, *teachers]) == 0
+    told = checkpoint.load(tmp_path / "run" / "checkpoint").facts["distilled_from"]
+    assert [teacher["recipe"]["target"] for teacher in told] == ["metal", "brick"]
+    with pytest.raises(CheckpointInvalid, match="a student of 2, and 1 are named"):
+        cli.main([*command, *teachers[:2], "--resume"])
+    with pytest.raises(ConfigInvalid, match="the teacher leads to metal; the student to brick, wood"):
+        distil.read_teacher(ways["metal"], recipe, ("brick", "wood"))

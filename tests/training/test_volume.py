@@ -1,17 +1,20 @@
 """Training meshes: it learns, it resumes bit for bit, and what it draws are meshes."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from assetgen.datasets.volumes import pack_volumes
 from assetgen.errors import ConfigInvalid, DataInvalid
 from assetgen.training import checkpoint, cli
 from assetgen.training.checkpoint import Progress
 from assetgen.training.loop import Budget, restore, train
 from assetgen.training.sums import Sums
 from assetgen.training.volume import BACKGROUND, SHEET_PX, picture_of, rebuild_distances
-from tests.helpers.tiny_meshes import CLASSES, EDGE, make_task, write_volumes
+from tests.helpers.tiny_meshes import CLASSES, EDGE, make_task, write_models, write_volumes
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,23 @@ def test_all_networks_move_and_the_losses_are_told(volumes):
         assert any((p != q).any() for p, q in zip(task.modules[name].parameters(), before[name], strict=True)), name
     assert {"loss_d", "loss_g", "r1", "rebuild", "rebuild_color", "divergence", "gradient_e"} <= told.keys()
     assert all(np.isfinite(value) for value in told.values())
+
+
+def test_a_step_may_look_at_some_cells_only(tmp_path):
+    data = tmp_path / "volumes.zip"
+    pack_volumes(write_models(tmp_path / "models"), data, 32, license="CC0-1.0", validation_share=0.0)
+    task = make_task(data, adversarial=0.0, batch=8, volume_edge=32, stride=2)
+    assert {task._start(step) for step in range(64)} == set(itertools.product(range(2), repeat=3))
+    _, before = steps(task, 1)
+    progress, _ = steps(task, 40, Progress(step=1))
+    _, after = steps(task, 1, progress)
+    assert after["rebuild"] < 0.9 * before["rebuild"]
+    assert task.sample(0, 1).shape == (4, 32, 32, 32)
+
+
+def test_strides_leave_enough_to_look_at(volumes):
+    with pytest.raises(ConfigInvalid, match="stride: 2 is not allowed"):
+        make_task(volumes, stride=2)
 
 
 def test_without_rebuilding_there_is_no_encoder(volumes):
