@@ -7,7 +7,7 @@ colour. So height is standardised per item after its slow changes are taken out;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,13 @@ def map_sets(items: Sequence[Item], classes: Sequence[str], scan_px: int, trim_p
             continue
         sets.append(_map_set(item, classes, scan_px, trim_px, detailed))
     return sets
+
+
+def as_photo(entry: MapSet) -> MapSet:
+    """The item as a picture that is there in full, at its own density; ``small`` is a quarter of it."""
+    if entry.large is not None:
+        return entry
+    return replace(entry, small=_halved_twice(entry.small), large=entry.small)
 
 
 def _map_set(item: Item, classes: Sequence[str], scan_px: int, trim_px: int, detailed: bool) -> MapSet:

@@ -27,13 +27,14 @@ RECIPES = Path(__file__).parent / "recipes"
 FAMILIES = ("vanilla", "dcgan", "conditional", "wgan-gp", "progressive", "biggan")
 STYLES = ("cyclegan", "cut", "fastcut", "patches", "stargan")
 SPRITES = ("props", "items")
+DETAILS = ("photo",)
 
 
 def main(argv: list[str]) -> int:
     """Run ``assetgen train`` with the arguments after it; returns the exit status."""
     bench = argv[:1] == ["bench"]
     arguments = _parser().parse_args(argv[1:] if bench else argv)
-    choices = {"texture": FAMILIES, "style": STYLES, "sprite": SPRITES}
+    choices = {"texture": FAMILIES, "style": STYLES, "sprite": SPRITES, "detail": DETAILS}
     allowed = choices.get(arguments.what, ())
     if arguments.family and (arguments.recipe or arguments.family not in allowed):
         raise ConfigInvalid(
@@ -135,9 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, help="run folder (runs/texture or runs/detail)")
     parser.add_argument(
         "--family",
-        choices=FAMILIES + STYLES + SPRITES,
+        choices=FAMILIES + STYLES + SPRITES + DETAILS,
         help="for texture: another family of GANs; for style: the method (fastcut); for sprite: props or items; "
-        "each has a recipe of its own",
+        "for detail: photo, maps of photos that stay as they are; each has a recipe of its own",
     )
     parser.add_argument("--recipe", type=Path, help="TOML file; see docs/training.md")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
@@ -229,7 +230,7 @@ def _workers(wanted: int | None, device: str) -> int:
 
 
 def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:
-    from assetgen.datasets.mapsets import map_sets
+    from assetgen.datasets.mapsets import as_photo, map_sets
     from assetgen.training.detail import DetailTask
 
     recipe = _recipe(arguments, DetailRecipe)
@@ -238,6 +239,8 @@ def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapp
     sets, validation = (
         map_sets(items, classes, recipe.scan_px, recipe.trim_px, split) for split in ("train", "validation")
     )
+    if recipe.photo:
+        sets, validation = ([as_photo(entry) for entry in entries] for entries in (sets, validation))
     sets = [entry for entry in sets if min(entry.small.shape[:2]) >= recipe.crop_px]
     if not sets:
         raise DataInvalid(

@@ -115,11 +115,11 @@ class DetailTask:
         rng = latents.generator(self.share.seed, CROP_STREAM + progress.step)
         detailed = bool(self.detailed) and (not self.coarse or rng.random() < DETAIL_SHARE)
         batch = self._batch(rng, self.detailed if detailed else self.coarse)
-        maps = self._predict(self.network, batch.small, batch.class_weights, progress.step)
+        maps = self._predict(self.network, batch.small, batch.class_weights, progress.step, batch.large)
         loss = regression(maps, batch, sums)
         if self.teacher is not None:
             with torch.no_grad():
-                wanted = self._predict(self.teacher, batch.small, batch.class_weights, progress.step)
+                wanted = self._predict(self.teacher, batch.small, batch.class_weights, progress.step, batch.large)
             distances = [
                 distil.distance(getattr(maps, name), getattr(wanted, name)) for name in ("base_color", *SCALARS)
             ]
@@ -150,11 +150,20 @@ class DetailTask:
     def predict(self, entry: MapSet) -> Maps:
         """Maps of a whole item by the averaged network, with fixed noise."""
         small = _tensor(entry.small, self.device)
+        large = None if entry.large is None else _tensor(entry.large, self.device)
         weights = self._class_weights([entry.label])
         with torch.no_grad():
-            return self._predict(self.average, small, weights, 0)
+            return self._predict(self.average, small, weights, 0, large)
 
-    def _predict(self, network: torch.nn.Module, small: Tensor, class_weights: Tensor, step: int) -> Maps:
+    def _predict(
+        self, network: torch.nn.Module, small: Tensor, class_weights: Tensor, step: int, large: Tensor | None
+    ) -> Maps:
+        """Maps from ``small``; a photo is given in full, and without noise, as it will be served."""
+        if self.recipe.photo:
+            still = torch.zeros((), device=self.device)
+            with autocast(self.recipe, self.device):
+                found: Maps = network(small, class_weights, [still, still], None, large)
+            return found
         n, _, h, w = small.shape
         rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         noises = [torch.randn(n, 1, factor * h, factor * w, generator=rng).to(self.device) for factor in (2, 4)]
@@ -235,7 +244,8 @@ class DetailTask:
                     continue
                 predicted = F.avg_pool2d(getattr(maps, name), scale)[0, 0].cpu().numpy()
                 if name == "height":
-                    seen = _tensor(entry.small, "cpu").mean(dim=1, keepdim=True)
+                    shown = entry.large if self.recipe.photo and entry.large is not None else entry.small
+                    seen = _tensor(shown, "cpu").mean(dim=1, keepdim=True)
                     guess = F.interpolate(seen, predicted.shape, mode="bilinear")[0, 0].numpy()
                     for what, values in (("", predicted), ("_of_brightness", guess)):
                         slopes = [np.asarray(np.gradient(x)) for x in (values, target[:, :, 0])]

@@ -218,6 +218,7 @@ class DetailRecipe:
         crop_px: edge of input crops.
         score_px: edge of the crops that the discriminator sees, in output pixels.
         class_dropout: share of crops whose class the network is not told.
+        photo: learn the maps of pictures that are there in full, to serve photos: nothing is added to base colour.
         batch: crops a step.
         total_kimg: length of the run in thousands of crops.
         adversarial: weight of the discriminator's say on base colour; 0 trains by regression alone.
@@ -234,6 +235,7 @@ class DetailRecipe:
     crop_px: int = 24
     score_px: int = 64
     class_dropout: float = 0.3
+    photo: bool = False
     widths: tuple[int, ...] = (48, 24, 16)
     blocks: int = 4
     discriminator_widths: tuple[int, ...] = (32, 64, 96, 128)
@@ -271,6 +273,7 @@ class DetailRecipe:
                 "r1_interval": (self.r1_interval >= 1, "1 or more"),
                 "distil": (self.distil >= 0, "0 or more"),
                 "adversarial_from": (0 <= self.adversarial_from <= 1, "0 to 1"),
+                "adversarial": (not (self.photo and self.adversarial), "0 with photo, which makes no base colour"),
             },
         )
 

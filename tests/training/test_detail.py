@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from assetgen import latents
-from assetgen.datasets.mapsets import MapSet
+from assetgen.datasets.mapsets import MapSet, as_photo
+from assetgen.errors import ConfigInvalid
 from assetgen.training.checkpoint import Progress
 from assetgen.training.detail import DetailTask, regression
 from assetgen.training.sums import Sums
@@ -78,7 +79,7 @@ def test_unknown_maps_are_masked():
     assert 0 < known.sum() < 4
     assert (batch.targets["roughness"][known == 0] == 0).all()
     with torch.no_grad():
-        maps = detail._predict(detail.network, batch.small, batch.class_weights, 0)
+        maps = detail._predict(detail.network, batch.small, batch.class_weights, 0, batch.large)
         before = regression(maps, batch, Sums())
         batch.targets["roughness"][known == 0] = 77.0
         assert torch.equal(regression(maps, batch, Sums()), before), "what is masked has no say"
@@ -139,8 +140,34 @@ def test_a_perfect_prediction_of_known_maps_costs_nothing():
     rough = torch.nn.functional.interpolate(batch.targets["roughness"], scale_factor=4)
     sums = Sums()
     with torch.no_grad():
-        maps = detail._predict(detail.network, batch.small, batch.class_weights, 0)
+        maps = detail._predict(detail.network, batch.small, batch.class_weights, 0, batch.large)
         regression(replace(maps, roughness=rough, base_color=torch.nn.functional.interpolate(
             batch.small, scale_factor=4)), batch, sums)  # fmt: skip
     assert sums.means()["roughness"] < 1e-5
     assert sums.means()["color_low"] < 1e-5
+
+
+def test_a_photo_is_seen_in_full_and_stays_as_it_is():
+    photo = as_photo(plane_set(large=False, edge_px=64))
+    assert photo.small.shape == (16, 16, 3)
+    detail = task([photo], [photo], photo=True, adversarial=0.0, crop_px=16)
+    batch = batch_of(detail, 0, detail.detailed)
+    maps = detail._predict(detail.network, batch.small, batch.class_weights, 0, batch.large)
+    assert torch.equal(maps.base_color, batch.large)
+    assert torch.equal(
+        maps.height, detail._predict(detail.network, batch.small, batch.class_weights, 9, batch.large).height
+    )
+    bright = photo_with(photo, 255)
+    assert not torch.equal(detail.predict(bright).height, detail.predict(photo).height)
+    found = detail._validate()
+    assert found["height_correlation_of_brightness"] == pytest.approx(found["height_correlation"], abs=0.2)
+    detail.step(Progress(), 0.5, Sums())
+    with pytest.raises(ConfigInvalid, match="0 with photo, which makes no base colour"):
+        task([photo], photo=True)
+
+
+def photo_with(photo, value):
+    """The item with one bright pixel that a quarter of its size does not show."""
+    large = photo.large.copy()
+    large[10, 10] = value
+    return replace(photo, large=large)
