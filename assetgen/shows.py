@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def _mesh(stage: Stage, model: ModelInfo, name: str) -> RgbPicture:
 
 def _style(stage: Stage, model: ModelInfo, name: str) -> RgbPicture:
     """Before and after; where a model makes maps of a picture, the material they are."""
-    before = _example(stage)
+    before = _example(stage, (name, *DRAWN_CLASSES))
     offered = {spec.name for spec in model.parameters}
     parameters: dict[str, ParameterValue] = {"image": before}
     if name:
@@ -128,14 +128,17 @@ def _style(stage: Stage, model: ModelInfo, name: str) -> RgbPicture:
     return np.concatenate(both, axis=1)
 
 
-def _example(stage: Stage) -> bytes:
-    """A picture to repaint: the base colour of a material of the server's, or a drawn one if it has none."""
+def _example(stage: Stage, wanted: Sequence[str]) -> bytes:
+    """A picture to start from: the base colour of a material, of the first class in ``wanted`` that the server has.
+
+    A drawn one if it has no materials.
+    """
     model = next((model for model in stage.client.models() if model.kind == "texture"), None)
     if model is None:
         return example_picture(PREVIEW_PX, PREVIEW_PX)
     edge_px = min(max(PREVIEW_PX, model.size.min_px), model.size.max_px)
     only_color = OutputSpec(maps=(MapKind.BASE_COLOR,))
-    drawn = next((name for name in DRAWN_CLASSES if name in class_names(model)), class_names(model)[0])
+    drawn = next((name for name in wanted if name in class_names(model)), class_names(model)[0])
     parameters = {"class": drawn} if drawn else {}
     request = Request(model.id, stage.seed, 1, 0, edge_px, edge_px, parameters, only_color)
     (file,) = (event for event in stage.client.generate(request) if isinstance(event, Artifact))

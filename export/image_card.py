@@ -59,6 +59,8 @@ Repaints {way}. Method {recipe["method"]}, {recipe["width"]} channels, {recipe["
 def photo_card(manifest: Manifest, provenance: Mapping[str, Any], notes: str) -> str:
     """Markdown of a model that makes maps of a photo."""
     validation = provenance["validation"]
+    photo = provenance["detail"]["recipe"].get("photo")
+    measured = "of the pictures in full" if photo else "with the network's own colours in place of the picture's"
     classes = "\n".join(
         f"| {known.label} | `{known.name}` | {known.relief_px:g} | {'yes' if known.metal else 'no'} |"
         for known in manifest.classes
@@ -87,7 +89,7 @@ derived from height. The network looks at the picture at a quarter of its size.
 ## Figures
 
 On {validation["items"]:g} map sets of scans kept out of training, {validation["items_with_height"]:g} with height,
-measured by training, with the network's own colours in place of the picture's:
+measured by training, {measured}:
 
 {figures_table(validation)}
 
