@@ -16,7 +16,7 @@ from assetgen.errors import AssetgenError, Cancelled, ConfigInvalid, FieldInvali
 if TYPE_CHECKING:
     from assetgen.describe import ModelInfo
     from assetgen.local import Maker
-    from assetgen.types import Event, Request
+    from assetgen.types import Request
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 TOKEN_VARIABLE = "ASSETGEN_TOKEN"  # noqa: S105 -- its name, not a token
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_serve(commands)
     _add_generate(commands)
+    _add_job(commands)
     _add_models(commands)
     for name, (_, _, text) in _DELEGATED.items():
         commands.add_parser(name, help=text, add_help=False)
@@ -179,6 +180,7 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("--name", default="", help="base of the file names (class, seed and index)")
     parser.add_argument("--priority", default="generate", choices=("preview", "generate", "batch"), help="(generate)")
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="give up after this time")
+    parser.add_argument("--detach", action="store_true", help="let the server make them, and do not wait: see `job`")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
     _add_access_options(parser)
     _add_model_options(parser)
@@ -186,29 +188,46 @@ def _add_generate(commands: Any) -> None:
 
 def _generate(options: argparse.Namespace) -> int:
     from assetgen.callers import Priority
+    from assetgen.job_cli import detach, teller
     from assetgen.save import write_assets
-    from assetgen.types import Artifact, Finished, Progress, Started
 
-    def notify(event: Event) -> None:
-        match event:
-            case Started():
-                print(f"seed {event.seed}  model {event.model_digest[:12]}  {event.backend}")
-            case Progress() if sys.stderr.isatty():
-                print(f"\r{event.fraction:4.0%} {event.stage:12}", end="", file=sys.stderr, flush=True)
-            case Artifact():
-                size = f"{event.width_px} x {event.height_px}  " if event.width_px else ""
-                print(f"{options.output / event.name}  {size}{len(event.data)} bytes")
-            case Finished():
-                print(f"done in {event.work_s:.2f} s, waited {event.queue_s:.2f} s")
-
+    priority = Priority[options.priority.upper()]
+    if options.detach and (not options.server or options.sheet or options.deadline is not None):
+        raise ConfigInvalid("--detach needs --server, and goes neither with --sheet nor with --deadline")
     with _maker(options) as maker:
         request = _request(options, maker)
-        events = maker.generate(request, options.deadline, priority=Priority[options.priority.upper()])
+        if options.detach:
+            detach(maker, request, priority, options.output, print)
+            return 0
+        events = maker.generate(request, options.deadline, priority=priority)
         if options.sheet:
             from assetgen.sheet import on_one_sheet
 
             events = on_one_sheet(events)
-        write_assets(events, options.output, notify)
+        write_assets(events, options.output, teller(options.output, print))
+    return 0
+
+
+def _add_job(commands: Any) -> None:
+    parser = _command(commands, "job", _job, "wait for a job that `generate --detach` began, and fetch its files")
+    parser.add_argument("id", help="as `generate --detach` printed it")
+    parser.add_argument("--server", metavar="HOST:PORT", default=DEFAULT_SERVER, help=f"({DEFAULT_SERVER})")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--status", action="store_true", help="say how it is, and end")
+    what.add_argument("--cancel", action="store_true", help="stop it")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
+    _add_access_options(parser)
+    parser.set_defaults(models=[])
+
+
+def _job(options: argparse.Namespace) -> int:
+    from assetgen.job_cli import fetch, show
+
+    with _maker(options) as client:
+        if options.status or options.cancel:
+            show(client, options.id, print, cancel=options.cancel)
+        else:
+            fetch(client, options.id, options.output, print)
     return 0
 
 
@@ -389,6 +408,14 @@ def _add_optimize(commands: Any) -> None:
     parser.add_argument(
         "--runs", type=Path, nargs=2, metavar=("TEXTURE", "DETAIL"), help="runs behind it: PyTorch is measured, too"
     )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="another that makes the same from the same inputs, such as a student, in the same tables; may be repeated",
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("deploy"), help="folder of the report (deploy)")
 
 
@@ -402,7 +429,9 @@ def _optimize(options: argparse.Namespace) -> int:
 
         texture, detail = options.runs
         others = dict(openers(texture, detail, options.threads))
-    return optimize.run(options.package, options.device, options.threads, plan, options.output, say, others)
+    return optimize.run(
+        options.package, options.device, options.threads, plan, options.output, say, others, options.beside
+    )
 
 
 def _add_demo(commands: Any) -> None:

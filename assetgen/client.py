@@ -7,7 +7,6 @@ with Client("127.0.0.1:50051") as client:
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,17 +21,22 @@ from assetgen import wire, wire_models
 from assetgen.attach import with_files
 from assetgen.callers import Priority
 from assetgen.describe import ModelInfo, ServerInfo
-from assetgen.errors import AssetgenError, ConfigInvalid, TransferDamaged
+from assetgen.errors import AssetgenError, ConfigInvalid, RuntimeMissing, TransferDamaged
+from assetgen.handover import is_ours, is_supported
+from assetgen.receive import Files
 from assetgen.save import write_artifact, write_assets
 from assetgen.status import error_from_code, error_from_status
-from assetgen.types import Artifact, Event, Finished, Request
-from assetgen.v1 import asset_pb2, generation_service_pb2, model_service_pb2
+from assetgen.types import Event, Finished, Request
+from assetgen.v1 import generation_service_pb2, model_service_pb2
+from assetgen.wire import Delivery
 
 __all__ = ["Access", "Client", "Priority", "write_artifact", "write_assets"]
 
 SECURE_HINT = "use TLS: --tls, or --tls-ca with the authority of the server's certificate"
 DEFAULT_TARGET = "127.0.0.1:50051"
 CALL_TIMEOUT_S = 10.0
+# To find out whether files may come another way is not worth more.
+PROBE_S = 1.0
 _STATUS_KEY = "grpc-status-details-bin"
 _PAGE_SIZE = 100
 _SINGLE_THREADED = "SingleThreadedUnaryStream"  # grpc.experimental.ChannelOptions
@@ -68,16 +72,26 @@ class Client:
         target: host and port.
         timeout_s: for the calls that discover; ``generate`` takes its own deadline.
         access: how to be let in; by default without TLS and token, as a server on this machine allows.
+        shared: whether large files are taken from the server's shared memory in place of being sent. ``None``: if it
+            runs on this machine under this account; True: it must; False: never. What is taken is a read-only view,
+            which holds the memory until it is gone.
 
     Raises:
         ConfigInvalid: a file cannot be read, or a token would travel in plain text to another machine.
     """
 
     def __init__(
-        self, target: str = DEFAULT_TARGET, timeout_s: float = CALL_TIMEOUT_S, access: Access = NO_ACCESS
+        self,
+        target: str = DEFAULT_TARGET,
+        timeout_s: float = CALL_TIMEOUT_S,
+        access: Access = NO_ACCESS,
+        *,
+        shared: bool | None = None,
     ) -> None:
         self.target = target
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        self._shared = shared
+        self._folder: str | None = None
         self._metadata = (("authorization", f"Bearer {access.token}"),) if access.token else ()
         self._channel = _channel(target, access)
         self._generate = self._channel.unary_stream(
@@ -98,10 +112,7 @@ class Client:
 
     def server_info(self) -> ServerInfo:
         """Version, limits, device and engine profiles."""
-        response = self._discover(
-            "GetServerInfo", model_service_pb2.GetServerInfoRequest(), model_service_pb2.GetServerInfoResponse
-        )
-        return wire_models.server_from_message(response)
+        return self._server_info(self.timeout_s)
 
     def models(self) -> list[ModelInfo]:
         """All models, ordered by id."""
@@ -142,12 +153,14 @@ class Client:
 
         Raises:
             AssetgenError: what the server raised, with its reason, message, field and hint.
+            RuntimeMissing: shared memory must be used, and cannot.
             TransferDamaged: size or hash differ, or the stream ended too early.
             WorkerLost: the server is not there, or went away.
         """
         message = wire.request_to_message(with_files(request))
         message.inline_bytes = wire.INLINE_BYTES
         message.priority, message.supersede_key = wire.priority_to_message(priority), supersede_key
+        message.delivery = wire.delivery_to_message(self.way(deadline_s))
         call: Any = self._generate(message, timeout=deadline_s, metadata=self._metadata)
         try:
             yield from _events(call)
@@ -156,16 +169,59 @@ class Client:
         finally:
             call.cancel()  # does nothing to a call that has ended
 
-    def _discover(self, method: str, request: Message, response: type[R]) -> R:
+    def way(self, deadline_s: float | None) -> Delivery:
+        """How files shall come. Raises RuntimeMissing if shared memory must be used, and cannot.
+
+        A folder that cannot be guessed proves, where its name leads to it, that the server is here and is ours. Asking
+        for it takes a call, so it is asked for once, and again only when it is gone.
+        """
+        must = bool(self._shared)
+        if self._shared is False or not (must or (is_supported() and _is_local(self.target))):
+            return Delivery.CHUNKS
+        if self._folder is None or (self._folder and not is_ours(self._folder)):
+            try:
+                timeout_s = self.timeout_s if must else min(deadline_s or PROBE_S, PROBE_S)
+                self._folder = self._server_info(timeout_s).shared_folder
+            except AssetgenError:
+                if must:
+                    raise
+                return Delivery.CHUNKS
+        if must and not is_ours(self._folder):
+            raise RuntimeMissing(
+                f"{self.target} has no shared memory that this client can take files from",
+                hint="it needs Linux, one machine and one account; or leave shared=True out",
+            )
+        return Delivery.SHARED if is_ours(self._folder) else Delivery.CHUNKS
+
+    def _server_info(self, timeout_s: float) -> ServerInfo:
+        request, response = model_service_pb2.GetServerInfoRequest(), model_service_pb2.GetServerInfoResponse
+        return wire_models.server_from_message(self._discover("GetServerInfo", request, response, timeout_s))
+
+    def _discover(self, method: str, request: Message, response: type[R], timeout_s: float | None = None) -> R:
+        return self.unary(f"/assetgen.v1.ModelService/{method}", request, response, timeout_s or self.timeout_s)
+
+    def unary(self, path: str, request: Message, response: type[R], timeout_s: float) -> R:
+        """Call a method that answers with one message; raises AssetgenError."""
         call: Callable[..., R] = self._channel.unary_unary(
-            f"/assetgen.v1.ModelService/{method}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=response.FromString,
+            path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
         )
         try:
-            return call(request, timeout=self._timeout_s, metadata=self._metadata)
+            return call(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _error_of(error, self.target) from None
+
+    def stream(self, path: str, request: Message, response: type[R], timeout_s: float | None) -> Iterator[R]:
+        """Call a method that answers with many; closing the iterator ends the call. Raises AssetgenError."""
+        method: Any = self._channel.unary_stream(
+            path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
+        )
+        call = method(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise _error_of(error, self.target) from None
+        finally:
+            call.cancel()  # does nothing to a call that has ended
 
 
 def _channel(target: str, access: Access) -> grpc.Channel:
@@ -195,48 +251,23 @@ def _is_local(target: str) -> bool:
 
 def _events(messages: Iterator[generation_service_pb2.GenerateResponse]) -> Iterator[Event]:
     """Put chunks together, and check everything that arrives."""
-    opened: asset_pb2.Artifact | None = None
-    parts: list[bytes] = []
-    missing_bytes = 0
-    finished = False
+    files, finished = Files(), False
     for message in messages:
         case = message.WhichOneof("event")
-        if case == "chunk":
-            parts.append(message.chunk)
-            missing_bytes -= len(message.chunk)
-        elif case == "artifact":
-            _check_complete(opened)
-            opened, parts, missing_bytes = message.artifact, [], message.artifact.size_bytes
+        if case in ("chunk", "artifact"):
+            file = files.add(message.chunk) if case == "chunk" else files.open(message.artifact)
+            if file is not None:
+                yield file
         elif case == "whole":
-            _check_complete(opened)
+            files.check_complete()
             yield from wire.events_from_whole(message.whole)
             finished = True
         elif (event := wire.event_from_message(message)) is not None:
             finished = isinstance(event, Finished)
-            _check_complete(opened)
+            files.check_complete()
             yield event
-        if case in ("chunk", "artifact") and missing_bytes <= 0:
-            yield _complete(opened, parts)
-            opened = None
     if not finished:
         raise TransferDamaged("the stream ended before it was finished", hint="try again; what arrived is complete")
-
-
-def _check_complete(opened: asset_pb2.Artifact | None) -> None:
-    if opened is not None:
-        raise TransferDamaged(f"{opened.name}: the file ended before its {opened.size_bytes} bytes", hint="try again")
-
-
-def _complete(opened: asset_pb2.Artifact | None, parts: list[bytes]) -> Artifact:
-    if opened is None:
-        raise TransferDamaged("bytes arrived that belong to no file", hint="update the client to the server's version")
-    data = parts[0] if len(parts) == 1 else b"".join(parts)
-    if len(data) != opened.size_bytes or hashlib.sha256(data).digest() != opened.sha256:
-        raise TransferDamaged(
-            f"{opened.name}: {len(data)} bytes arrived that are not the {opened.size_bytes} bytes announced",
-            hint="try again; if it happens often, check the network",
-        )
-    return wire.artifact_from_message(opened, data)
 
 
 def _error_of(error: Any, target: str) -> AssetgenError:

@@ -1,11 +1,13 @@
-"""What a server tells of itself and its models, as plain dataclasses; imports manifest and types."""
+"""What a server tells of itself, its models and jobs, as plain dataclasses; imports manifest, errors and types."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
+from assetgen.errors import AssetgenError
 from assetgen.manifest import ParameterSpec, SizeSpec
-from assetgen.types import ColorSpace, MapKind, NormalConvention
+from assetgen.types import Artifact, ColorSpace, Finished, MapKind, NormalConvention, Started
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class ServerInfo:
 
     Attributes:
         http_port: of Connect, gRPC-Web and files on HTTP/1.1; 0 without one.
+        shared_folder: of files in shared memory, see ``handover``; empty without one.
     """
 
     version: str
@@ -75,3 +78,45 @@ class ServerInfo:
     max_request_bytes: int
     profiles: tuple[ProfileInfo, ...]
     http_port: int = 0
+    shared_folder: str = ""
+
+
+class JobState(StrEnum):
+    """Where a job is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """A request that is carried out whether its client is there or not, as it was at one moment.
+
+    Attributes:
+        revision: grows with each change.
+        stage, fraction: as ``Progress``; 1 only when it has succeeded.
+        started: once it is known.
+        artifacts: the files that are done; on the client's side without their bytes.
+        finished: when it has succeeded.
+        error: when it has failed or was cancelled.
+        expires_in_s: until the server may forget it; 0 while it has not ended.
+    """
+
+    id: str
+    revision: int
+    state: JobState
+    stage: str = ""
+    fraction: float = 0.0
+    started: Started | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    finished: Finished | None = None
+    error: AssetgenError | None = None
+    expires_in_s: float = 0.0

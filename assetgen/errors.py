@@ -71,6 +71,20 @@ class ModelDigestMismatch(AssetgenError):
     status = "FAILED_PRECONDITION"
 
 
+class JobNotFound(AssetgenError):
+    """There is no job of that id, or no longer, or not for this caller."""
+
+    reason = "JOB_NOT_FOUND"
+    status = "NOT_FOUND"
+
+
+class JobIdTaken(AssetgenError):
+    """The id of a job was used for another request."""
+
+    reason = "JOB_ID_TAKEN"
+    status = "ALREADY_EXISTS"
+
+
 class QueueFull(AssetgenError):
     """The server has as much work as it accepts."""
 

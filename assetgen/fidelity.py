@@ -71,16 +71,26 @@ class Comparison:
         return Differences(dict(self._largest), mean, dict(self._psnr_db), self._degrees, self._largest_degrees)
 
     def _add_normals(self, inputs: Mapping[str, FloatArray], reference: FloatArray, given: FloatArray) -> None:
-        weights = next((inputs[i.name] for i in self._manifest.inputs if i.role == "class_weights"), None)
-        reliefs = np.array([known.relief_px for known in self._manifest.classes], np.float32)
-        for i, heights in enumerate(zip(reference, given, strict=True)):
-            relief_px = _PLAIN_RELIEF_PX if weights is None else float(weights[i] @ reliefs)
-            one, other = (normal_from_height(np.clip(h.transpose(1, 2, 0), 0, 1), relief_px) for h in heights)
+        pairs = (normals(self._manifest, inputs, heights) for heights in (reference, given))
+        for one, other in zip(*pairs, strict=True):
             # The arc of the chord: exact where angles are small, unlike the arc cosine.
             chord = np.linalg.norm((one - other).astype(np.float64), axis=2)
             degrees = np.degrees(2 * np.arcsin(np.clip(chord / 2, 0, 1)))
             self._degrees = max(self._degrees, float(degrees.mean()))
             self._largest_degrees = max(self._largest_degrees, float(degrees.max()))
+
+
+def normals(manifest: Manifest, inputs: Mapping[str, FloatArray], heights: FloatArray) -> list[FloatArray]:
+    """Normals ``[h, w, 3]`` of heights ``[n, 1, h, w]``, with the relief of the classes that ``inputs`` tell."""
+    weights = next((inputs[spec.name] for spec in manifest.inputs if spec.role == "class_weights"), None)
+    reliefs = np.array([known.relief_px for known in manifest.classes], np.float32)
+    return [
+        normal_from_height(
+            np.clip(height.transpose(1, 2, 0), 0, 1),
+            _PLAIN_RELIEF_PX if weights is None else float(weights[i] @ reliefs),
+        )
+        for i, height in enumerate(heights)
+    ]
 
 
 def psnr_db(expected: FloatArray, given: FloatArray) -> float:

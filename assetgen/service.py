@@ -99,6 +99,11 @@ class Service:
         """Where models run, such as ``cpu``."""
         return self.worker.device
 
+    @property
+    def problem(self) -> str:
+        """Why no asset can be made now; empty if some can."""
+        return self.worker.problem
+
     def models(self) -> list[ModelInfo]:
         """All models, ordered by id."""
         return list(self._infos.values())

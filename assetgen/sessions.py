@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -39,10 +39,18 @@ class Sessions:
         device, threads: as ``open_session`` takes them.
         budget_bytes: what open models may hold, by estimate; the one used longest ago is closed first, one in use never
             is. 0 sets no limit.
+        open_model: opens a package elsewhere than in this process, and checks it.
     """
 
-    def __init__(self, device: str, threads: int | None, budget_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        device: str,
+        threads: int | None,
+        budget_bytes: int = 0,
+        open_model: Callable[[VerifiedPackage], Session] | None = None,
+    ) -> None:
         self._device, self._threads, self._budget_bytes = device, threads, budget_bytes
+        self._open_model = open_model or self._open_here
         self._sessions: dict[str, _Open] = {}
         self._backends: dict[str, str] = {}
         self._pins: Counter[str] = Counter()
@@ -135,14 +143,18 @@ class Sessions:
             sizes = {entry.path: entry.size_bytes for entry in package.manifest.files}
             held_bytes = HELD_BY_GRAPH * sizes.get(package.manifest.graph, 0)
             self._make_room(held_bytes)
-            session = open_session(package, self._device, self._threads)
-            # First runs also allocate and choose kernels.
-            self_check(session, example_inputs(package, package.manifest.size.min_px))
+            session = self._open_model(package)
             opened = _Open(session, held_bytes)
             with self._lock:
                 self._backends[package.digest] = session.backend
                 self._sessions[package.digest] = opened
             return opened
+
+    def _open_here(self, package: VerifiedPackage) -> Session:
+        session = open_session(package, self._device, self._threads)
+        # First runs also allocate and choose kernels.
+        self_check(session, example_inputs(package, package.manifest.size.min_px))
+        return session
 
     def _make_room(self, held_bytes: int) -> None:
         """Close idle sessions until ``held_bytes`` more fit the budget, or none is idle."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
@@ -59,6 +61,12 @@ def error_from_status(status: status_pb2.Status) -> AssetgenError | None:
     return _CLASS_OF[info.reason](
         status.message, hint=hint, field=field, retry_after_s=retry_after_s, metadata=metadata
     )
+
+
+def error_from_reason(code: str, reason: str, message: str, **facts: Any) -> AssetgenError:
+    """An error that was told of by its parts; of a reason that this version does not know, the message counts."""
+    known = _CLASS_OF.get(reason)
+    return known(message, **facts) if known else InternalError(f"{message} ({code}, {reason})", **facts)
 
 
 def error_from_code(code: str, message: str, target: str) -> AssetgenError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +34,15 @@ INLINE_BYTES = 2**20
 MAX_KEY_LENGTH = 128
 T = TypeVar("T")
 
+
+class Delivery(Enum):
+    """How files come to the client: in the stream, by their path on the HTTP port, in shared memory."""
+
+    CHUNKS = 1
+    BLOBS = 2
+    SHARED = 3
+
+
 _CHUNK_FIELD = generation_service_pb2.GenerateResponse.CHUNK_FIELD_NUMBER
 _WHOLE_FIELD = generation_service_pb2.GenerateResponse.WHOLE_FIELD_NUMBER
 _CONTENTS_FIELD = generation_service_pb2.GenerateWhole.CONTENTS_FIELD_NUMBER
@@ -42,11 +52,8 @@ _FORMATS = {kind: asset_pb2.PixelFormat.Value(f"PIXEL_FORMAT_{kind.name}") for k
 _NO_FORMAT, _NO_SPACE = asset_pb2.PIXEL_FORMAT_UNSPECIFIED, asset_pb2.COLOR_SPACE_UNSPECIFIED
 _PRIORITIES = {kind: generation_service_pb2.Priority.Value(f"PRIORITY_{kind.name}") for kind in Priority}
 _PRIORITY_OF: dict[int, Priority] = {0: Priority.GENERATE, **{number: kind for kind, number in _PRIORITIES.items()}}
-_BLOBS_OF: dict[int, bool] = {
-    generation_service_pb2.DELIVERY_UNSPECIFIED: False,
-    generation_service_pb2.DELIVERY_CHUNKS: False,
-    generation_service_pb2.DELIVERY_BLOBS: True,
-}
+_DELIVERIES = {kind: generation_service_pb2.Delivery.Value(f"DELIVERY_{kind.name}") for kind in Delivery}
+_DELIVERY_OF: dict[int, Delivery] = {0: Delivery.CHUNKS, **{number: kind for kind, number in _DELIVERIES.items()}}
 _NO_CONVENTION = asset_pb2.NORMAL_CONVENTION_UNSPECIFIED
 _CONVENTION_OR_NONE: dict[int, NormalConvention | None] = {0: None, **CONVENTION_OF}
 _ENCODING_OF: dict[int, Encoding] = {0: Encoding.PNG, **{number: kind for kind, number in _ENCODINGS.items()}}
@@ -113,9 +120,14 @@ def priority_from_message(message: generation_service_pb2.GenerateRequest) -> Pr
     return _known(_PRIORITY_OF, message.priority, "priority")
 
 
-def wants_blobs(message: generation_service_pb2.GenerateRequest) -> bool:
-    """Whether files shall stay on the server's HTTP port; raises FieldInvalid for a way this version does not know."""
-    return _known(_BLOBS_OF, message.delivery, "delivery")
+def delivery_to_message(delivery: Delivery) -> generation_service_pb2.Delivery.ValueType:
+    """How files shall come, on the wire."""
+    return _DELIVERIES[delivery]
+
+
+def delivery_from_message(number: int) -> Delivery:
+    """How files shall come; raises FieldInvalid for a way that this version does not know."""
+    return _known(_DELIVERY_OF, number, "delivery")
 
 
 def supersede_key_from_message(message: generation_service_pb2.GenerateRequest) -> str:
@@ -134,19 +146,25 @@ def event_to_messages(event: Event) -> Iterator[bytes]:
     """The serialised messages of an event; an artifact is followed by its chunks."""
     message = generation_service_pb2.GenerateResponse()
     if isinstance(event, Started):
-        _fill_started(message.started, event)
+        fill_started(message.started, event)
     elif isinstance(event, Progress):
         message.progress.stage = event.stage
         message.progress.fraction = event.fraction
     elif isinstance(event, Finished):
-        _fill_finished(message.finished, event)
+        fill_finished(message.finished, event)
     else:
-        message.artifact.CopyFrom(_artifact_to_message(event))
+        message.artifact.CopyFrom(artifact_to_message(event))
     yield message.SerializeToString()
     if isinstance(event, Artifact):
-        view = memoryview(event.data).cast("B")
-        for start in range(0, len(view), CHUNK_BYTES):
-            yield chunk_message(view[start : start + CHUNK_BYTES])
+        for part in chunks(event.data):
+            yield chunk_message(part)
+
+
+def chunks(data: bytes | memoryview) -> Iterator[memoryview]:
+    """A file in parts of a message each."""
+    view = memoryview(data).cast("B")
+    for start in range(0, len(view), CHUNK_BYTES):
+        yield view[start : start + CHUNK_BYTES]
 
 
 def chunk_message(data: memoryview) -> bytes:
@@ -154,18 +172,16 @@ def chunk_message(data: memoryview) -> bytes:
     return b"".join((_field_head(_CHUNK_FIELD, len(data)), data))
 
 
-def blob_message(artifact: Artifact, path: str) -> bytes:
-    """Serialise an artifact whose bytes do not follow but lie at ``path``."""
-    message = generation_service_pb2.GenerateResponse(artifact=_artifact_to_message(artifact))
-    message.artifact.blob = path
-    return message.SerializeToString()
+def placed_message(placed: asset_pb2.Artifact) -> bytes:
+    """Serialise an artifact whose bytes do not follow: its ``blob`` or ``shared`` says where they lie."""
+    return generation_service_pb2.GenerateResponse(artifact=placed).SerializeToString()
 
 
 def whole_message(started: Started, artifacts: Sequence[Artifact], finished: Finished) -> bytes:
     """Serialise ``GenerateResponse(whole=...)``, the bytes of the files with one copy."""
-    whole = generation_service_pb2.GenerateWhole(artifacts=[_artifact_to_message(artifact) for artifact in artifacts])
-    _fill_started(whole.started, started)
-    _fill_finished(whole.finished, finished)
+    whole = generation_service_pb2.GenerateWhole(artifacts=[artifact_to_message(artifact) for artifact in artifacts])
+    fill_started(whole.started, started)
+    fill_finished(whole.finished, finished)
     parts: list[bytes | memoryview] = [whole.SerializeToString()]
     for artifact in artifacts:
         parts += (_field_head(_CONTENTS_FIELD, len(artifact.data)), artifact.data)
@@ -180,21 +196,21 @@ def events_from_whole(whole: generation_service_pb2.GenerateWhole) -> Iterator[E
     sizes = [(message.size_bytes, len(data)) for message, data in zip(whole.artifacts, whole.contents, strict=False)]
     if len(whole.contents) != len(whole.artifacts) or any(size != length for size, length in sizes):
         raise TransferDamaged("the files of the answer are not those it announces", hint="try again")
-    yield _started(whole.started)
+    yield started_from_message(whole.started)
     for message, data in zip(whole.artifacts, whole.contents, strict=True):
         yield artifact_from_message(message, data)
-    yield _finished(whole.finished)
+    yield finished_from_message(whole.finished)
 
 
 def event_from_message(message: generation_service_pb2.GenerateResponse) -> Started | Progress | Finished | None:
     """The event of a message that is no part of a file; ``None`` for events this version does not know."""
     match message.WhichOneof("event"):
         case "started":
-            return _started(message.started)
+            return started_from_message(message.started)
         case "progress":
             return Progress(message.progress.stage, message.progress.fraction)
         case "finished":
-            return _finished(message.finished)
+            return finished_from_message(message.finished)
         case _:
             return None
 
@@ -225,22 +241,26 @@ def artifact_from_message(message: asset_pb2.Artifact, data: bytes | memoryview)
     )
 
 
-def _fill_started(message: generation_service_pb2.GenerateStarted, event: Started) -> None:
+def fill_started(message: generation_service_pb2.GenerateStarted, event: Started) -> None:
+    """What will be computed with, into a message."""
     message.seed = event.seed
     message.model_digest = bytes.fromhex(event.model_digest)
     message.backend = event.backend
 
 
-def _started(message: generation_service_pb2.GenerateStarted) -> Started:
+def started_from_message(message: generation_service_pb2.GenerateStarted) -> Started:
+    """What will be computed with."""
     return Started(message.seed, message.model_digest.hex(), message.backend)
 
 
-def _fill_finished(message: generation_service_pb2.GenerateFinished, event: Finished) -> None:
+def fill_finished(message: generation_service_pb2.GenerateFinished, event: Finished) -> None:
+    """The times of a call, into a message."""
     message.queue_time.CopyFrom(_duration(event.queue_s))
     message.work_time.CopyFrom(_duration(event.work_s))
 
 
-def _finished(message: generation_service_pb2.GenerateFinished) -> Finished:
+def finished_from_message(message: generation_service_pb2.GenerateFinished) -> Finished:
+    """The times of a call."""
     return Finished(_seconds(message.queue_time), _seconds(message.work_time))
 
 
@@ -254,7 +274,8 @@ def _field_head(number: int, size: int) -> bytes:
     return bytes(head)
 
 
-def _artifact_to_message(artifact: Artifact) -> asset_pb2.Artifact:
+def artifact_to_message(artifact: Artifact) -> asset_pb2.Artifact:
+    """What is said of a file before its bytes."""
     is_map = artifact.role in MapKind.__members__.values()
     return asset_pb2.Artifact(
         index=artifact.index,

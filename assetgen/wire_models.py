@@ -63,6 +63,7 @@ def server_to_message(info: ServerInfo) -> model_service_pb2.GetServerInfoRespon
         max_edge_px=info.max_edge_px,
         max_request_bytes=info.max_request_bytes,
         http_port=info.http_port,
+        shared_folder=info.shared_folder,
         profiles=[
             model_service_pb2.EngineProfile(
                 id=profile.id,
@@ -93,6 +94,7 @@ def server_from_message(message: model_service_pb2.GetServerInfoResponse) -> Ser
         max_edge_px=message.max_edge_px,
         max_request_bytes=message.max_request_bytes,
         http_port=message.http_port,
+        shared_folder=message.shared_folder,
         profiles=tuple(
             ProfileInfo(
                 profile.id,

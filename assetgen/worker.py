@@ -2,7 +2,7 @@
 
 The thread that wants an asset makes it; at the device all take turns. An asset that is alone has the whole device,
 which makes it soonest; of several, two run at a time on half of it each, which makes most a second. Turns keep memory
-too. A worker process per device can take this class's place without the service noticing.
+too. The graphs run in this process, or in one of their own that is watched and replaced (``process/``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from assetgen.errors import AssetgenError, Cancelled, DeadlineTooShort, InternalError, QueueFull
 from assetgen.kinds import KINDS, Plan
@@ -25,6 +25,9 @@ from assetgen.sessions import Sessions
 from assetgen.turns import Ticket, Turns
 from assetgen.twins import Twins
 from assetgen.types import Artifact, FloatArray
+
+if TYPE_CHECKING:
+    from assetgen.process.supervisor import DeviceProcess  # cannot be imported on Windows
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +84,22 @@ class Worker:
     Args:
         device, threads: as ``open_session`` takes them.
         budget_bytes: see ``Sessions``.
+        process: where graphs run, closed with the worker; ``None``: in this process.
     """
 
-    def __init__(self, device: str = "auto", threads: int | None = None, budget_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        device: str = "auto",
+        threads: int | None = None,
+        budget_bytes: int = 0,
+        process: DeviceProcess | None = None,
+    ) -> None:
         self.seconds_per_px: dict[str, float] = {}
         """Fastest run seen, by model digest."""
         self.usual_seconds_per_px: dict[str, float] = {}
         """Average of the runs of late, by model digest."""
-        self.sessions = Sessions(device, threads, budget_bytes)
+        self.process = process
+        self.sessions = Sessions(device, threads, budget_bytes, None if process is None else process.open)
         self._lock = threading.Lock()
         self._running: dict[Job, Session] = {}
         self._twins: Twins[News] = Twins()
@@ -100,6 +111,11 @@ class Worker:
     def device(self) -> str:
         """Where models run, such as ``cpu``; what was asked for while none is open."""
         return self.sessions.device
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be made now; empty if something can."""
+        return "" if self.process is None else self.process.problem
 
     @property
     def waiting(self) -> int:
@@ -150,6 +166,8 @@ class Worker:
     def close(self) -> None:
         """Free the models; no job may be under way."""
         self.sessions.close()
+        if self.process is not None:
+            self.process.close()
 
     def _make(self, job: Job, entered_s: float, tell: Callable[[News], object]) -> None:
         kind, manifest = KINDS[job.package.manifest.kind], job.package.manifest

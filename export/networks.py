@@ -60,12 +60,17 @@ def read_runs(texture_run: Path, detail_run: Path) -> Runs:
 def texture_from_runs(runs: Runs) -> TextureGenerator:
     """The averaged texture generator."""
     texture = TextureGenerator(texture_config(runs.texture_recipe, len(runs.classes)))
-    checkpoint.restore_module(texture, runs.texture, "average")
+    checkpoint.restore_module(texture, runs.texture, _averaged(runs.texture, "generator"))
     return texture
 
 
 def graph_from_runs(runs: Runs, sliders: Sequence[str] = (), directions: Tensor | None = None) -> MaterialGraph:
     """The averaged networks of both runs, joined; sliders and directions are those of ``MaterialGraph``."""
     detail = detail_network(runs.detail_recipe, runs.classes)
-    checkpoint.restore_module(detail, runs.detail, "average")
+    checkpoint.restore_module(detail, runs.detail, _averaged(runs.detail, "network"))
     return MaterialGraph(texture_from_runs(runs), detail, sliders, directions)
+
+
+def _averaged(saved: Checkpoint, trained: str) -> str:
+    """Under which name the averaged network lies: what is published to go on from has it in the trained one's place."""
+    return "average" if checkpoint.module_tensors(saved, "average") else trained

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graph import OUTPUTS, MaterialGraph
+from export.simplify import simplify
 
 # 23 and above turn attention into an operator that TensorRT for RTX refuses; 20 is the exporter's own default.
 OPSET = 20
@@ -100,9 +101,11 @@ def _write(
             output_names=list(outputs),
             dynamic_shapes=free,
             verbose=False,
+            optimize=False,
         )
     if program is None:
         raise RuntimeError("the exporter returned nothing")
+    simplify(program.model)
     model = program.model_proto
     _forget_sources(model)
     onnx.checker.check_model(model, full_check=True)

@@ -20,6 +20,7 @@ FIGURES = {
     "open_s": 0.5,
     "graph_bytes": 5_000_000,
     "halves": True,
+    "allowed": {"least_psnr_db": {"base_color": 45.0, "height": 38.0}, "most_normal_degrees": 1.0},
     "determinism": "the same bytes three times",
     "seam": {"base_color": 0.0, "height": 1e-7},
     "differences": {
@@ -31,17 +32,28 @@ FIGURES = {
     },
     "latency_ms": {"256 px x 1": CELL},
 }
+BAD = {**FIGURES["differences"], "psnr_db": {"base_color": 50.0, "height": 12.0}}
 REPORT = {
     "model": {"id": "tiny", "version": "1.0.0", "digest": "d" * 64},
     "machine": {"cores": 2, "load_at_the_end": None},
     "took_s": 3.0,
+    "beside": {"small": {"id": "small", "version": "2.0.0", "digest": "e" * 64}},
+    "compared": {"pictures": 4, "edge_px": 256, "shown": 2},
     "auto": {"device": "cpu", "reason": "nothing is faster"},
     "candidates": {
         "cpu": FIGURES,
-        "bad": {**FIGURES, "verdict": "broken", "broken": ["height has <12> dB"], "latency_ms": {"256 px x 1": FAILED}},
-        "cuda": {"verdict": "absent", "reason": "no NVIDIA driver", "hint": "", "graph_bytes": 1},
+        "bad": {
+            **FIGURES,
+            "verdict": "broken",
+            "broken": ["height has <12> dB"],
+            "differences": BAD,
+            "latency_ms": {"256 px x 1": FAILED},
+        },
+        "cuda": {"verdict": "absent", "reason": "no NVIDIA driver", "hint": "get one", "graph_bytes": 1},
+        "cuda:fp16": {"verdict": "absent", "reason": "no NVIDIA driver", "hint": "get one", "graph_bytes": 1},
+        "cpu of small": {**FIGURES, "of": "small", "beside": BAD, "allowed": {"height": 0.002}},
     },
-}  # fmt: skip
+}
 
 
 def pictures(value):
@@ -84,11 +96,26 @@ def test_it_says_what_was_found_and_what_is_absent():
         "takes <b>cpu</b>",
         "51.2 dB",
         "equal",
-        "10.0, 12.5 (1.00x)",
+        "10.0, 12.5 <span class=small>1.00x</span>",
         "0.30°",
-        ">absent<",
+        "2 holds, 1 broken, 2 absent",
+        "small, held to its own fp32",
+        "Differences from tiny",
     ):
         assert wanted in text
+
+
+def test_what_is_asked_for_stands_beside_what_was_found():
+    """A value out of tolerance is marked; one beside another package's is not, for nothing is asked of it."""
+    text = made()
+    assert "at least 38 dB" in text
+    assert "largest at most 0.002" in text
+    assert text.count("<b class=bad>12.0 dB</b>") == 1
+    assert text.count("12.0 dB") == 3, "the least of all in the verdicts, the difference, and beside the first"
+
+
+def test_what_is_absent_for_one_reason_is_one_line():
+    assert "<td class=wide>cuda, cuda:fp16</td><td class=wide>no NVIDIA driver<br>" in made()
 
 
 def test_texts_are_no_markup():
@@ -100,9 +127,9 @@ def test_texts_are_no_markup():
 def test_pictures_are_those_of_the_maps_and_differences_are_enlarged():
     found = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', made())
     shown = {alt: Image.open(io.BytesIO(base64.b64decode(data))) for alt, data in found}
-    assert len(found) == 6
+    assert len(found) == 6, "two maps, and of the other both and how they differ"
     assert shown["base_color"].getpixel((0, 0)) == (133, 133, 133)  # of the second, 0.52
-    assert shown["height, difference times 16"].getpixel((0, 0)) == round(0.02 * 16 * 255)
+    assert shown["height, difference"].getpixel((0, 0)) == round(0.02 * 16 * 255)
 
 
 def test_pictures_that_are_not_finite_are_shown_too():

@@ -12,7 +12,7 @@ from assetgen.manifest import PrecisionSpec
 from assetgen.package import verify_package
 from assetgen.runtime import choice, open_session
 from assetgen.runtime.cache import VARIABLE as CACHE_VARIABLE
-from tests.helpers.tiny_package import tiny_feeds, tiny_manifest, write_tiny_package
+from tests.helpers.tiny_package import tiny_manifest, write_tiny_package
 
 PLAN = optimize.Plan(edges_px=(64,), batches=(1, 2), checks=2, cell_s=0.01, memory=False)
 
@@ -137,20 +137,46 @@ def test_precisions_of_the_package_are_tried():
     assert "tensorrt:bf16" not in more
 
 
-def test_rolling_is_by_cells_of_the_coarsest_input():
-    feeds = tiny_feeds()
-    found = optimize.rolled(tiny_manifest(), feeds, (1, 2))
-    assert np.array_equal(found["grid"], np.roll(feeds["grid"], (1, 2), (2, 3)))
-    assert np.array_equal(found["noise_0"], np.roll(feeds["noise_0"], (2, 4), (2, 3)))
-    assert found["z"] is feeds["z"]
+def test_a_student_stands_in_the_same_tables(folder, tmp_path, monkeypatch):
+    """Held to its own fp32, with its difference from the first; what it does says nothing about what auto takes."""
+    real = open_session
+    write_tiny_package(tmp_path / "student" / "tiny")
+
+    def opened(package, device, threads):
+        if device != "cpu":
+            raise RuntimeMissing(f"{device} is not installed", hint="install it")
+        return Wrong(package.folder, "fp32", 0.1) if "student" in str(package.folder) else real(package, "cpu", 1)
+
+    monkeypatch.setattr(optimize, "open_session", opened)
+    with pytest.raises(ConfigInvalid, match="has the id tiny, as another has"):
+        optimize.run(folder, "all", 1, PLAN, tmp_path / "out", print, beside=[tmp_path / "student" / "tiny"])
+    (tmp_path / "student" / "tiny").rename(tmp_path / "student" / "small")
+    lines = []
+    status = optimize.run(folder, "all", 1, PLAN, tmp_path / "out", lines.append, beside=[tmp_path / "student"])
+    report = json.loads((tmp_path / "out" / "deploy.json").read_text())
+    found = report["candidates"]["cpu of small"]
+    assert (status, found["verdict"], found["of"]) == (0, "holds", "small")
+    assert found["beside"]["psnr_db"]["base_color"] == pytest.approx(20.0, abs=0.1)
+    assert found["latency_ms"]["64 px x 2"]["times_as_fast"] > 0
+    assert report["candidates"]["cuda of small"]["verdict"] == "absent"
+    assert report["beside"]["small"]["digest"] == verify_package(tmp_path / "student" / "small").digest
+    assert report["auto"]["device"] == "cpu"
+    page = (tmp_path / "out" / "deploy.html").read_text()
+    assert "small, held to its own fp32" in page
+    assert "Differences from tiny" in page
 
 
-def test_batches_hold_different_pictures():
-    found = optimize.batch_of(tiny_manifest(), 64, 3)
-    assert {name: values.shape for name, values in found.items()} == {
-        name: values.shape for name, values in tiny_feeds(batch=3).items()
+def test_the_graph_of_a_device_is_the_one_it_computes():
+    specs = {name: PrecisionSpec(f"generator.{name}.onnx", {}) for name in ("bf16", "int8")}
+    manifest = replace(tiny_manifest(), precisions=specs)
+    named = {
+        "cpu": manifest.graph,
+        "cpu:int8": "generator.int8.onnx",
+        "cuda:1": manifest.graph,
+        "openvino:bf16": manifest.graph,
+        "tensorrt:0:bf16": "generator.bf16.onnx",
     }
-    assert not np.array_equal(found["z"][0], found["z"][1])
+    assert {device: optimize.graph_of(manifest, device) for device in named} == named
 
 
 def test_memory_is_that_of_a_process_of_its_own(folder, tmp_path):

@@ -26,6 +26,7 @@ from assetgen.manifest import SPATIAL_ROLES, Manifest
 from assetgen.package import VerifiedPackage
 from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.latent_part import cut_latent_part
+from assetgen.runtime.rounding import join_roundings
 from assetgen.types import FloatArray
 
 # Device name to the precision of the arithmetic, as OpenVINO calls it; inputs and outputs are fp32 always.
@@ -280,7 +281,10 @@ def open_openvino_session(
     backend = f"openvino-{_version(openvino)}/cpu/{precision}/{_kernels(precision)}/threads{threads}"
     try:
         spatial = {spec.name for spec in package.manifest.inputs if spec.role in SPATIAL_ROLES}
-        session = OpenVinoSession(core, core.read_model(graph), settings, openvino, backend, spatial, reason)
+        model = core.read_model(graph)
+        if precision == "int8":
+            join_roundings(openvino, model)
+        session = OpenVinoSession(core, model, settings, openvino, backend, spatial, reason)
         session.prepare(_smallest(package.manifest))
     except (RuntimeError, TypeError, ValueError) as error:
         raise PackageInvalid(

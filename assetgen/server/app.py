@@ -6,23 +6,27 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from assetgen.allocator import keep_freed_memory
 from assetgen.errors import AddressUnusable, ConfigInvalid, RuntimeMissing
+from assetgen.jobs import JobLimits, Jobs
 from assetgen.server.blobs import Blobs
-from assetgen.server.exchange import GENERATION_SERVICE, MAX_REQUEST_BYTES, MODEL_SERVICE, Front
-from assetgen.server.memory import keep_freed_memory
+from assetgen.server.exchange import GENERATION_SERVICE, JOB_SERVICE, MAX_REQUEST_BYTES, Front
+from assetgen.server.methods import METHODS
 from assetgen.server.metrics import Metrics
 from assetgen.server.servicer import handlers, token_guard
+from assetgen.server.shared import SharedFiles
 from assetgen.server.tls import TlsFiles, is_loopback, server_credentials
 from assetgen.server.tokens import TokenTable
 from assetgen.server.watch import Watch
@@ -31,6 +35,9 @@ from assetgen.server.web_server import WebServer, import_uvicorn, listen
 from assetgen.service import Limits, Service
 from assetgen.store import bundled_models_folder, open_store
 from assetgen.worker import Worker
+
+if TYPE_CHECKING:
+    from assetgen.process.supervisor import DeviceProcess
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +49,7 @@ OPTIONS = (
 )
 
 SPARE_THREADS = 16
+SHARED_BYTES = 256 * 2**20
 WAKE_S = 0.5
 
 
@@ -60,6 +68,8 @@ class ServerConfig:
         http_port: of Connect, gRPC-Web and files on HTTP/1.1, at the same host; 0 lets the system choose.
         http_hosts, http_origins: see ``Web``.
         blob_bytes: see ``Blobs``.
+        shared_bytes: see ``SharedFiles``; 0: none; ``None``: 256 MiB where the system has such memory.
+        jobs: see ``JobLimits``.
         folders, watch_s: folders of models to look at for changes, and how often; 0 never looks.
     """
 
@@ -74,6 +84,8 @@ class ServerConfig:
     http_hosts: frozenset[str] = frozenset()
     http_origins: frozenset[str] = frozenset()
     blob_bytes: int = 256 * 2**20
+    shared_bytes: int | None = None
+    jobs: JobLimits = field(default_factory=JobLimits)
     folders: tuple[Path, ...] = ()
     watch_s: float = 0.0
 
@@ -109,11 +121,30 @@ def open_configured(settings: Mapping[str, Any]) -> tuple[Service, ServerConfig]
         http_hosts=frozenset(settings["http_hosts"]),
         http_origins=frozenset(settings["http_origins"]),
         blob_bytes=settings["blob_mb"] * 2**20,
+        shared_bytes=None if settings["shared_mb"] is None else settings["shared_mb"] * 2**20,
+        jobs=JobLimits(max_bytes=settings["jobs_mb"] * 2**20, keep_s=settings["jobs_keep_s"]),
         folders=folders,
         watch_s=settings["watch_s"],
     )
-    worker = Worker(settings["device"], settings["threads"], settings["memory_mb"] * 2**20)
-    return Service(open_store(folders), worker, limits), config
+    # First, so that its process starts while the packages are verified.
+    worker = Worker(settings["device"], settings["threads"], settings["memory_mb"] * 2**20, _device_process(settings))
+    try:
+        return Service(open_store(folders), worker, limits), config
+    except BaseException:
+        worker.close()
+        raise
+
+
+def _device_process(settings: Mapping[str, Any]) -> DeviceProcess | None:
+    if settings["worker"] == "thread":
+        return None
+    if sys.platform == "win32":
+        raise ConfigInvalid("models in a process of their own: not on Windows", hint="leave --worker process out")
+    from assetgen.process.supervisor import DeviceProcess  # here, for Windows has no fcntl
+    from assetgen.process.supervisor import Limits as ProcessLimits
+
+    limits = ProcessLimits(settings["worker_hang_s"], settings["worker_growth_mb"] << 20)
+    return DeviceProcess(settings["device"], settings["threads"], limits)
 
 
 def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) -> None:
@@ -133,8 +164,13 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
     _check_open(config)
     tokens = TokenTable(config.tokens) if config.tokens else None
     metrics = Metrics(service) if config.metrics_port is not None else None
-    front = Front(service, tokens, metrics)
+    jobs = Jobs(service, config.jobs, metrics.made) if metrics else Jobs(service, config.jobs)
+    front = Front(service, tokens, metrics, jobs=jobs)
     with ExitStack() as beside:
+        beside.callback(jobs.close)
+        if (shared := _shared_files(config.shared_bytes)) is not None:
+            front = replace(front, shared=shared)
+            beside.callback(shared.close)
         if config.http_port is not None:
             import_uvicorn()
             listener = beside.enter_context(listen(config.host, config.http_port))
@@ -157,17 +193,28 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
         _serve_until_stopped(service, server, health_servicer, services, lambda: ready(address))
 
 
+def _shared_files(max_bytes: int | None) -> SharedFiles | None:
+    """As configured; where nothing is, a system without such memory does without."""
+    if max_bytes is not None:
+        return SharedFiles(max_bytes) if max_bytes else None
+    try:
+        return SharedFiles(SHARED_BYTES)
+    except (RuntimeMissing, ConfigInvalid) as error:
+        log.info("no files in shared memory: %s", error.message)
+        return None
+
+
 def _grpc_server(front: Front, config: ServerConfig) -> tuple[grpc.Server, list[str], health.HealthServicer, str]:
     """The server, its services, what says how they are, and its address."""
     # A thread for each call that may be under way, and some to refuse the others and to answer what is quick.
-    threads = front.service.limits.max_calls + SPARE_THREADS
+    threads = front.service.limits.max_calls + SPARE_THREADS + config.jobs.max_waits
     pool = ThreadPoolExecutor(threads, thread_name_prefix="assetgen-call")
     guards = [token_guard(front.tokens)] if front.tokens else []
     server = grpc.server(pool, interceptors=guards, options=OPTIONS)
     server.add_generic_rpc_handlers(handlers(front))
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    services = [GENERATION_SERVICE, MODEL_SERVICE, health.OVERALL_HEALTH]
+    services = [*METHODS, health.OVERALL_HEALTH]
     if config.reflection:
         _add_reflection(server, services)
     return server, services, health_servicer, _listen(server, config)
@@ -187,8 +234,13 @@ def _serve_until_stopped(
     for name in services:
         health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     ready()
+    able = True
     while not stop.wait(WAKE_S):  # without a limit, Windows would not deliver signals
-        pass
+        if able != (not service.problem):
+            able = not able
+            state = health_pb2.HealthCheckResponse.SERVING if able else health_pb2.HealthCheckResponse.NOT_SERVING
+            for name in (GENERATION_SERVICE, JOB_SERVICE, health.OVERALL_HEALTH):
+                health_servicer.set(name, state)
     log.info("draining: %d calls under way", service.calls_under_way)
     service.drain()
     health_servicer.enter_graceful_shutdown()

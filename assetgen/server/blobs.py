@@ -20,6 +20,11 @@ _SUFFIXES = {
 }
 
 
+def blob_path(sha256: str, media_type: str) -> str:
+    """Where a file of this hex SHA-256 can be fetched."""
+    return f"/v1/blobs/{sha256}{_SUFFIXES.get(media_type, '')}"
+
+
 @dataclass(frozen=True)
 class Blob:
     """One file."""
@@ -54,7 +59,7 @@ class Blobs:
                 if blob.until_s > now_s and self.held_bytes <= self._max_bytes:
                     break
                 self._drop(oldest)
-        return f"/v1/blobs/{sha256}{_SUFFIXES.get(media_type, '')}"
+        return blob_path(sha256, media_type)
 
     def find(self, path: str) -> Blob | None:
         """The file that a path of ``keep`` names, if it is still there."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ PREFIX = "ASSETGEN_"
 CONFIG_VARIABLE = "ASSETGEN_CONFIG"
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 MAX_FILE_BYTES = 2**20
+# Memory is handed over by file descriptors, which Windows does not know.
+WORKER = "thread" if sys.platform == "win32" else "process"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ SETTINGS = (
     Setting("threads", None, "of the processor; one a physical core", low=1, high=1024),
     Setting("lazy", False, "open a model at its first call, not at the start"),
     Setting("memory_mb", 0, "what open models may hold, by estimate, in MiB; 0 sets no limit"),
+    Setting("worker", WORKER, "run models in a process of their own or in the server's", choices=("process", "thread")),
+    Setting("worker_hang_s", 60.0, "seconds a run may take beyond what is usual before its process is ended", low=0.1),
+    Setting("worker_growth_mb", 4096, "MiB that process may grow by before it is replaced; 0 sets no limit"),
     Setting("watch_s", 2.0, "seconds between looks for changed packages; 0 never looks", high=86400),
     Setting("max_calls", 64, "calls under way at once", low=1, high=4096),
     Setting("max_mpx", 64.0, "2**20 pixels of all assets under way at once", low=0.001, high=1e6),
@@ -64,6 +70,9 @@ SETTINGS = (
     Setting("http_hosts", [], "a name that HTTP clients may call the server by; may be repeated", metavar="NAME"),
     Setting("http_origins", [], "an origin whose web pages may call; may be repeated", metavar="URL"),
     Setting("blob_mb", 256, "what waits to be fetched over HTTP, in MiB", low=1, high=1e6),
+    Setting("shared_mb", None, "shared memory for clients on this machine, in MiB; 256 where there is any", high=1e6),
+    Setting("jobs_mb", 1024, "files of jobs, in MiB", low=1, high=1e6),
+    Setting("jobs_keep_s", 3600.0, "how long a job is kept after its end, in seconds", low=0.001, high=86400),
     Setting("reflection", False, "let clients list services and messages"),
     Setting("log", "info", "detail of the log", choices=("debug", "info", "warning", "error")),
     Setting("log_format", "text", "lines of text or of JSON", choices=("text", "json")),

@@ -14,6 +14,7 @@ from typing import Any
 from assetgen.errors import AddressUnusable, RuntimeMissing
 from assetgen.service import Service
 
+CAUSES = ("crash", "hang", "memory")
 STAGES = ("queue", "prepare", "graph", "encode")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0)
 
@@ -47,6 +48,15 @@ class Metrics:
             "models_held_bytes": ("What open models hold, by estimate.", lambda: service.worker.sessions.held_bytes),
             "resident_bytes": ("Resident memory of the process.", _resident_bytes),
         }
+        process = service.worker.process
+        if process is not None:
+            gauges |= {
+                "worker_resident_bytes": ("Resident memory of the process of models.", lambda: process.resident_bytes),
+                "models_paused": ("Models refused for a while.", lambda: len(process.breaker.paused())),
+            }
+            ends = library.Gauge("assetgen_worker_ends", "Processes of models that ended.", ["cause"], **shared)
+            for cause in CAUSES:
+                ends.labels(cause).set_function(lambda cause=cause: process.ends[cause])
         for name, (text, read) in gauges.items():
             library.Gauge(f"assetgen_{name}", text, **shared).set_function(read)
 
@@ -55,7 +65,7 @@ class Metrics:
         self._calls.labels(method, code, reason).inc()
         self._call_seconds.labels(method).observe(seconds)
 
-    def made(self, model_id: str, spent_s: Mapping[str, float], sent_bytes: int) -> None:
+    def made(self, model_id: str, spent_s: Mapping[str, float], sent_bytes: int = 0) -> None:
         """Count what a call of a model that is served took and sent."""
         self._sent.labels(model_id).inc(sent_bytes)
         for stage in STAGES:

@@ -6,47 +6,27 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import Message
 from grpc_health.v1 import health
 from grpc_status import rpc_status
 
 from assetgen.errors import AssetgenError, TokenInvalid
-from assetgen.server.exchange import (
-    DISCOVERY,
-    GENERATION_SERVICE,
-    MODEL_SERVICE,
-    Answer,
-    Exchange,
-    Front,
-    answered,
-    generate,
-    parsed,
-    request_id_of,
-)
+from assetgen.server.exchange import Exchange, Front, answered, parsed, request_id_of
+from assetgen.server.methods import METHODS, Stream, Unary
 from assetgen.server.tokens import TokenTable
 from assetgen.status import status_from_error
-from assetgen.v1 import generation_service_pb2
 
 REQUEST_ID, AUTHORIZATION = "x-request-id", "authorization"
+_CHECKED = tuple(f"/{service}/" for service in (*METHODS, health.SERVICE_NAME))
+_LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:")
 
 
 def handlers(front: Front) -> list[grpc.GenericRpcHandler]:
-    """The handlers of both services, ready for ``add_generic_rpc_handlers``."""
-
-    def make(data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        exchange = _exchange(context, "Generate")
-        try:
-            with answered(front, exchange):
-                yield from generate(front, parsed(generation_service_pb2.GenerateRequest, data), exchange)
-        except AssetgenError as error:
-            _abort(context, error, exchange.request_id)
-
-    discovery = {name: _unary(front, name, *known) for name, known in DISCOVERY.items()}
-    # No serializer: messages leave wire.py as bytes, so that chunks are copied once.
-    generation: dict[str, Any] = {"Generate": grpc.unary_stream_rpc_method_handler(make)}
+    """The handlers of our services, ready for ``add_generic_rpc_handlers``."""
     return [
-        grpc.method_handlers_generic_handler(MODEL_SERVICE, discovery),
-        grpc.method_handlers_generic_handler(GENERATION_SERVICE, generation),
+        grpc.method_handlers_generic_handler(
+            service, {name: _handler(front, name, method) for name, method in methods.items()}
+        )
+        for service, methods in METHODS.items()
     ]
 
 
@@ -61,7 +41,7 @@ class _TokenGuard(grpc.ServerInterceptor):
 
     def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         method = str(handler_call_details.method)
-        if method.startswith((f"/{GENERATION_SERVICE}/", f"/{MODEL_SERVICE}/", f"/{health.SERVICE_NAME}/")):
+        if method.startswith(_CHECKED):
             return continuation(handler_call_details)
         metadata: Any = handler_call_details.invocation_metadata or ()
         given = next((value for key, value in metadata if key == AUTHORIZATION), None)
@@ -77,13 +57,29 @@ class _TokenGuard(grpc.ServerInterceptor):
         return continuation(handler_call_details)
 
 
-def _unary(front: Front, method: str, request: type[Message], answer: Answer) -> grpc.RpcMethodHandler[Any, Any]:
-    def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
-        exchange = _exchange(context, method)
+def _handler(front: Front, name: str, method: Unary | Stream) -> grpc.RpcMethodHandler[Any, Any]:
+    # No serializer: messages are parsed here and not in gRPC, which would answer UNKNOWN and the name of an exception.
+    return _streaming(front, name, method) if isinstance(method, Stream) else _unary(front, name, method)
+
+
+def _streaming(front: Front, name: str, method: Stream) -> grpc.RpcMethodHandler[Any, Any]:
+    def handle(data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        exchange = _exchange(context, name)
         try:
             with answered(front, exchange):
-                # Parsed here and not in gRPC, which would answer UNKNOWN and the name of an exception.
-                return answer(front, parsed(request, data)).SerializeToString()
+                yield from method.answer(front, parsed(method.request, data), exchange)
+        except AssetgenError as error:
+            _abort(context, error, exchange.request_id)
+
+    return grpc.unary_stream_rpc_method_handler(handle)
+
+
+def _unary(front: Front, name: str, method: Unary) -> grpc.RpcMethodHandler[Any, Any]:
+    def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
+        exchange = _exchange(context, name)
+        try:
+            with answered(front, exchange):
+                return method.answer(front, parsed(method.request, data), exchange).SerializeToString()
         except AssetgenError as error:
             _abort(context, error, exchange.request_id)
 
@@ -100,6 +96,7 @@ def _exchange(context: grpc.ServicerContext, method: str) -> Exchange:
         context.peer(),
         request_id,
         given.get(AUTHORIZATION),
+        context.peer().startswith(_LOCAL_PEERS),
         context.time_remaining(),
         give_up=context.cancel,
         on_end=context.add_callback,

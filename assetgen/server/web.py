@@ -16,16 +16,8 @@ from typing import Any
 
 from assetgen.errors import AssetgenError, FieldInvalid, TokenInvalid
 from assetgen.server.bodies import Bodies, Body, BodyRefusedError, ClientLeftError, Leaving
-from assetgen.server.exchange import (
-    DISCOVERY,
-    GENERATION_SERVICE,
-    MODEL_SERVICE,
-    Exchange,
-    Front,
-    answered,
-    generate,
-    request_id_of,
-)
+from assetgen.server.exchange import Exchange, Front, answered, find_file, request_id_of
+from assetgen.server.methods import METHODS, Stream, Unary
 from assetgen.server.protocols import (
     PROTOCOLS,
     Protocol,
@@ -35,7 +27,8 @@ from assetgen.server.protocols import (
     error_status,
     request_message,
 )
-from assetgen.v1 import generation_service_pb2, model_service_pb2
+from assetgen.server.tls import is_loopback
+from assetgen.v1 import generation_service_pb2
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -68,7 +61,7 @@ class Web:
         self._hosts = LOOPBACK_NAMES | {host.lower() for host in hosts}
         self._origins = origins
         self._bodies = Bodies()
-        threads = front.service.limits.max_calls + SPARE_THREADS
+        threads = front.service.limits.max_calls + SPARE_THREADS + (front.jobs.limits.max_waits if front.jobs else 0)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="assetgen-web")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +82,7 @@ class Web:
         elif method != "POST":
             await _say(send, 405, {**shared, "allow": "POST"}, "calls are POST")
         else:
-            await self._call(path, headers, shared, receive, send, str(scope.get("client")))
+            await self._call(path, headers, shared, receive, send, scope.get("client"))
 
     def close(self) -> None:
         """End the threads once their calls have ended."""
@@ -102,7 +95,7 @@ class Web:
         except AssetgenError as error:
             await _say(send, error_status(error), shared, error.message)
             return
-        blob = self._front.blobs.find(path) if self._front.blobs is not None else None
+        blob = find_file(self._front, path)
         if blob is None:
             await _say(send, 404, shared, "no such file, or no longer; ask for it again by the same request")
             return
@@ -111,19 +104,21 @@ class Web:
         await send({"type": "http.response.body", "body": bytes(blob.data)})
 
     async def _call(
-        self, path: str, headers: Headers, shared: Headers, receive: Receive, send: Send, peer: str
+        self, path: str, headers: Headers, shared: Headers, receive: Receive, send: Send, peer: tuple[str, int] | None
     ) -> None:
         protocol = PROTOCOLS.get(headers.get("content-type", "").partition(";")[0].strip().lower())
-        service, _, method = path.removeprefix("/").rpartition("/")
-        streams = (service, method) == (GENERATION_SERVICE, "Generate")
-        if not streams and not (service == MODEL_SERVICE and method in DISCOVERY):
+        service, _, name = path.removeprefix("/").rpartition("/")
+        method = METHODS.get(service, {}).get(name)
+        if method is None:
             await _say(send, 404, shared, "no such method")
             return
+        streams = isinstance(method, Stream)
         if protocol is None or (protocol.streams != streams and not protocol.grpc_web):
             await _say(send, 415, {**shared, "accept-post": ", ".join(PROTOCOLS)}, "another Content-Type is needed")
             return
         request_id = request_id_of(headers.get("x-request-id"))
-        exchange = Exchange(method, peer, request_id, headers.get("authorization"))
+        local = peer is not None and is_loopback(peer[0])
+        exchange = Exchange(name, str(peer), request_id, headers.get("authorization"), local)
         body = Body(self._bodies)
         try:
             if self._may_call(exchange):  # of others nothing is read; they are refused below as in all methods
@@ -137,10 +132,10 @@ class Web:
             return
         shared |= {"x-request-id": request_id, "content-type": protocol.content_type}
         try:
-            if streams:
-                await self._stream(protocol, bytes(body.data), headers, exchange, shared, receive, send)
+            if isinstance(method, Stream):
+                await self._stream(method, protocol, bytes(body.data), headers, exchange, shared, receive, send)
             else:
-                await self._unary(protocol, bytes(body.data), headers, exchange, shared, send)
+                await self._unary(method, protocol, bytes(body.data), headers, exchange, shared, send)
         finally:
             body.let_go()
 
@@ -153,15 +148,21 @@ class Web:
         return True
 
     async def _unary(
-        self, protocol: Protocol, body: bytes, headers: Headers, exchange: Exchange, shared: Headers, send: Send
+        self,
+        method: Unary,
+        protocol: Protocol,
+        body: bytes,
+        headers: Headers,
+        exchange: Exchange,
+        shared: Headers,
+        send: Send,
     ) -> None:
-        request, answer = DISCOVERY[exchange.method]
-        response = getattr(model_service_pb2, f"{exchange.method}Response")
-
         def work() -> bytes:
             with answered(self._front, exchange):
-                message = answer(self._front, request_message(protocol, body, request, _encoding(protocol, headers)))
-                return body_of(protocol, message.SerializeToString(), response)
+                request = request_message(protocol, body, method.request, _encoding(protocol, headers))
+                exchange.deadline_s = _deadline_s(headers)
+                message = method.answer(self._front, request, exchange)
+                return body_of(protocol, message.SerializeToString(), method.response)
 
         status, error = 200, None
         try:
@@ -178,6 +179,7 @@ class Web:
 
     async def _stream(
         self,
+        method: Stream,
         protocol: Protocol,
         body: bytes,
         headers: Headers,
@@ -199,7 +201,7 @@ class Web:
 
         def work() -> None:
             try:
-                for data in self._envelopes(protocol, body, headers, exchange):
+                for data in self._envelopes(method, protocol, body, headers, exchange):
                     put(data)
             finally:
                 put(None)
@@ -225,18 +227,18 @@ class Web:
                     queue.get_nowait()  # lets go of a message that waits for its turn
                 await asyncio.sleep(0.005)
 
-    def _envelopes(self, protocol: Protocol, body: bytes, headers: Headers, exchange: Exchange) -> Iterator[bytes]:
+    def _envelopes(
+        self, method: Stream, protocol: Protocol, body: bytes, headers: Headers, exchange: Exchange
+    ) -> Iterator[bytes]:
         error: AssetgenError | None = None
         try:
             with answered(self._front, exchange):
-                message = request_message(
-                    protocol, body, generation_service_pb2.GenerateRequest, _encoding(protocol, headers)
-                )
+                message: Any = request_message(protocol, body, method.request, _encoding(protocol, headers))
                 if protocol.json:
                     message.delivery = generation_service_pb2.DELIVERY_BLOBS
                 exchange.deadline_s = _deadline_s(headers)
-                for data in generate(self._front, message, exchange):
-                    yield body_of(protocol, data, generation_service_pb2.GenerateResponse)
+                for data in method.answer(self._front, message, exchange):
+                    yield body_of(protocol, data, method.response)
         except AssetgenError as caught:
             error = caught
         yield end_of_stream(protocol, error)

@@ -427,6 +427,7 @@ class Artifact(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     BLOB_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Index of the asset within the seed."""
     map_kind: Global___MapKind.ValueType
@@ -451,6 +452,10 @@ class Artifact(_message.Message):
     """SHA-256 of those bytes, 32 bytes."""
     blob: _builtins.str
     """Where the bytes lie on the server's HTTP port, such as "/v1/blobs/<sha256>.png"; empty when they follow in chunks."""
+    shared: _builtins.str
+    """The name of the file in shared memory that holds the bytes, below /dev/shm, such as
+    "assetgen-<32 hex digits>/<sha256>-<16 hex digits>"; empty when they are not there. See Delivery.
+    """
     def __init__(
         self,
         *,
@@ -466,10 +471,11 @@ class Artifact(_message.Message):
         size_bytes: _builtins.int = ...,
         sha256: _builtins.bytes = ...,
         blob: _builtins.str = ...,
+        shared: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "color_space", b"color_space", "height_px", b"height_px", "index", b"index", "map_kind", b"map_kind", "media_type", b"media_type", "name", b"name", "pixel_format", b"pixel_format", "role", b"role", "sha256", b"sha256", "size_bytes", b"size_bytes", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "color_space", b"color_space", "height_px", b"height_px", "index", b"index", "map_kind", b"map_kind", "media_type", b"media_type", "name", b"name", "pixel_format", b"pixel_format", "role", b"role", "sha256", b"sha256", "shared", b"shared", "size_bytes", b"size_bytes", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

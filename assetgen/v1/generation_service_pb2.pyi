@@ -33,6 +33,13 @@ class _DeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delivery.Val
     """In the stream, behind their Artifact."""
     DELIVERY_BLOBS: _Delivery.ValueType  # 2
     """From the server's HTTP port, by GET of Artifact.blob, for some time after the stream told of them."""
+    DELIVERY_SHARED: _Delivery.ValueType  # 3
+    """For clients on the server's own machine, under its own account: large files lie in shared memory, as Artifact.shared
+    says, small ones and those that find no room follow in the stream. To take one: open it for reading, lock it shared
+    (flock), check that its name still leads to it, remove the name, and read it or map it until it is closed. Without
+    the lock the bytes may change; a name that nobody takes goes after half a minute. See
+    GetServerInfoResponse.shared_folder.
+    """
 
 class Delivery(_Delivery, metaclass=_DeliveryEnumTypeWrapper):
     """How files come to the client."""
@@ -43,6 +50,13 @@ DELIVERY_CHUNKS: Delivery.ValueType  # 1
 """In the stream, behind their Artifact."""
 DELIVERY_BLOBS: Delivery.ValueType  # 2
 """From the server's HTTP port, by GET of Artifact.blob, for some time after the stream told of them."""
+DELIVERY_SHARED: Delivery.ValueType  # 3
+"""For clients on the server's own machine, under its own account: large files lie in shared memory, as Artifact.shared
+says, small ones and those that find no room follow in the stream. To take one: open it for reading, lock it shared
+(flock), check that its name still leads to it, remove the name, and read it or map it until it is closed. Without
+the lock the bytes may change; a name that nobody takes goes after half a minute. See
+GetServerInfoResponse.shared_folder.
+"""
 Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
 class _Priority:

@@ -228,6 +228,7 @@ class GetServerInfoResponse(_message.Message):
     MAX_REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     PROFILES_FIELD_NUMBER: _builtins.int
     HTTP_PORT_FIELD_NUMBER: _builtins.int
+    SHARED_FOLDER_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Semantic version of the server."""
     min_client_version: _builtins.str
@@ -242,6 +243,10 @@ class GetServerInfoResponse(_message.Message):
     """Largest request message."""
     http_port: _builtins.int
     """Port of Connect, gRPC-Web and blobs on HTTP/1.1; 0 when there is none."""
+    shared_folder: _builtins.str
+    """Folder below /dev/shm of DELIVERY_SHARED, with a name that cannot be guessed; empty when there is none. A client that
+    finds it there, as its own and closed to others, is on the server's machine.
+    """
     @_builtins.property
     def profiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineProfile]:
         """Engine profiles that OutputSpec.profile accepts."""
@@ -257,10 +262,11 @@ class GetServerInfoResponse(_message.Message):
         max_request_bytes: _builtins.int = ...,
         profiles: _abc.Iterable[Global___EngineProfile] | None = ...,
         http_port: _builtins.int = ...,
+        shared_folder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "http_port", b"http_port", "max_count", b"max_count", "max_edge_px", b"max_edge_px", "max_request_bytes", b"max_request_bytes", "min_client_version", b"min_client_version", "profiles", b"profiles", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "http_port", b"http_port", "max_count", b"max_count", "max_edge_px", b"max_edge_px", "max_request_bytes", b"max_request_bytes", "min_client_version", b"min_client_version", "profiles", b"profiles", "shared_folder", b"shared_folder", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -209,6 +209,18 @@ def test_the_graph_computes_what_the_network_computes(graph, run_named, size):
         assert outputs[name].max() <= 1
 
 
+@pytest.mark.parametrize("zeros", [("z",), ("z_2",), ("z", "z_2")])
+def test_latents_of_zeros_make_the_picture_that_the_network_makes(graph, run_named, zeros):
+    """Serving never feeds them; whoever runs the graph by other means may."""
+    inputs = [
+        np.zeros_like(value.numpy()) if name in zeros else value.numpy()
+        for name, value in zip(input_names(graph), graph.example(1, 64, 64, seed=2), strict=True)
+    ]
+    outputs = run_named(inputs)
+    for name, expected in zip(OUTPUTS, network(graph)(inputs), strict=True):
+        assert np.abs(outputs[name] - expected).max() <= parity.PARITY_LIMIT
+
+
 def test_every_input_matters_to_the_graph(graph, run_named):
     """None was folded away by the exporter."""
     first, other = ([tensor.numpy() for tensor in graph.example(2, 64, 64, seed=seed)] for seed in (1, 2))

@@ -54,7 +54,8 @@ def request_target(manifest: Manifest) -> Target:
 
     def work(data: bytes) -> object:
         message = parsed(generation_service_pb2.GenerateRequest, data)
-        wire.priority_from_message(message), wire.supersede_key_from_message(message), wire.wants_blobs(message)
+        wire.priority_from_message(message), wire.supersede_key_from_message(message)
+        wire.delivery_from_message(message.delivery)
         request = wire.request_from_message(message)
         if request.seed is None:
             raise AssetgenError("the service would draw one")

@@ -1,12 +1,13 @@
 """The commands for load, fuzzing and soaking work; their figures are taken by hand and stand in the documents."""
 
 import asyncio
+import sys
 
 import pytest
 
 from assetgen.launch import ServerProcess
 from tests.helpers.serving import write_model
-from tests.load import fuzz, generator, soak
+from tests.load import fuzz, generator, handover, soak
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
@@ -54,3 +55,10 @@ def test_a_short_soak_ends_with_the_bytes_it_began_with(models):
     assert found["server_errors"] == []
     assert found["calls"]["request OK"] > 0
     assert found["calls"]["wrong FIELD_INVALID"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files are handed over on Linux only")
+def test_maps_come_both_ways():
+    found = handover.measure(1)
+    assert found["bytes"] == 36 * 2**20
+    assert set(found["p50_ms"]) == {"copy", "grpc", "grpc, read", "shared", "shared, read"}

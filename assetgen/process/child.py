@@ -1,0 +1,223 @@
+"""The process that runs models: opens sessions and runs them as its parent asks; imports runtime, package and messages.
+
+It never outlives its parent, and leaves Ctrl-C and SIGTERM to it. Each lane is a socket with a thread that answers one
+question after the other; the control socket brings stops and takes the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assetgen.allocator import keep_freed_memory
+from assetgen.errors import AssetgenError, Cancelled, InternalError
+from assetgen.manifest import MANIFEST_NAME
+from assetgen.package import VerifiedPackage, read_manifest
+from assetgen.process import memory, messages
+from assetgen.process.messages import LostError, Message
+from assetgen.runtime import Session, open_session, self_check
+
+log = logging.getLogger(__name__)
+
+Open = Callable[[VerifiedPackage, str, int | None], Session]
+
+_PR_SET_PDEATHSIG = 1
+# The system ends this process before its parent when memory is short.
+_OOM_SCORE = "500"
+STOPS_KEPT, VIEWS_KEPT = 64, 64
+# To look takes as long as to answer.
+LOOK_S = 0.25
+
+
+def main(
+    parent: int, level: int, control: int, lanes: Sequence[int], open_model: Open = open_session
+) -> None:  # pragma: no cover -- in a process of its own
+    """Answer until the parent closes the control socket, or dies.
+
+    Args:
+        parent: its process id.
+        level: of the log.
+        control, lanes: file descriptors of sockets.
+        open_model: opens a package on a device with a number of threads.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _die_with(parent)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+    keep_freed_memory()
+    line = socket.socket(fileno=control)
+    logging.basicConfig(level=level, handlers=[_ToParent(line)], force=True)
+    device = _Device(open_model)
+    for lane in lanes:
+        threading.Thread(target=device.serve, args=(socket.socket(fileno=lane),), daemon=True).start()
+    while data := line.recv(messages.STOP.size, socket.MSG_WAITALL):
+        device.stop(*messages.STOP.unpack(data))
+    os._exit(0)  # whatever still runs: nobody waits for it
+
+
+class _Device:
+    """The open sessions, and the runs under way."""
+
+    def __init__(self, open_model: Open) -> None:
+        self._open_model = open_model
+        self._sessions: dict[int, Session] = {}
+        self._slabs: dict[int, NDArray[np.uint8]] = {}
+        self._views: dict[tuple[int, bytes], dict[str, NDArray[Any]]] = {}
+        self._lock = threading.Lock()
+        self._running: dict[int, tuple[Session, Message]] = {}
+        self._stopped: set[int] = set()
+        self._statm = _open_or_none("/proc/self/statm")
+        self._resident, self._look_s = 0, 0.0
+
+    def serve(self, lane: socket.socket) -> None:
+        """Answer what comes over one lane."""
+        outputs: dict[str, NDArray[Any]] = {}
+        while True:
+            try:
+                question = messages.receive(lane, descriptors=True)
+            except LostError:
+                return
+            try:
+                if question.kind == messages.RUN:
+                    answer, outputs = self._run(question)
+                elif question.kind == messages.WRITE:
+                    answer = self._write(question, outputs)
+                elif question.kind == messages.OPEN:
+                    answer = self._open(question)
+                else:
+                    self._sessions.pop(question.model).close()
+                    answer = Message(messages.DONE)
+            except AssetgenError as error:
+                answer = Message(messages.FAILED, text=messages.text_of_error(error))
+            except MemoryError:
+                answer = Message(messages.OUT_OF_MEMORY)
+            except Exception:
+                log.exception("what was asked of the process of the device failed")
+                text = messages.text_of_error(InternalError("the graph failed", hint="see the log of the server"))
+                answer = Message(messages.FAILED, text=text)
+            if answer.kind != messages.TOO_SMALL:
+                outputs = {}
+            answer.other = self._resident_bytes()
+            with contextlib.suppress(LostError):
+                messages.send(lane, answer)
+
+    def stop(self, run: int) -> None:
+        """End a run: now, or when it comes."""
+        with self._lock:
+            self._stopped.add(run)
+            if len(self._stopped) > STOPS_KEPT:
+                self._stopped.remove(min(self._stopped))  # the oldest; it came after the end of its run
+            session, question = self._running.get(run, (None, None))
+        if session is not None:
+            session.terminate(question)
+
+    def _open(self, question: Message) -> Message:
+        layout_bytes, _, order = question.text.partition(b"\n")
+        wanted = json.loads(order)
+        folder = Path(wanted["folder"])
+        manifest, digest = read_manifest(folder / MANIFEST_NAME, wanted["digest"])
+        session = self._open_model(VerifiedPackage(folder, manifest, digest), wanted["device"], wanted["threads"])
+        self_check(session, self._inputs(question, layout_bytes))
+        self._sessions[question.model] = session
+        facts = {"backend": session.backend, "device": session.device, "reason": session.reason}
+        return Message(messages.DONE, text=json.dumps(facts | {"splits": session.splits}).encode())
+
+    def _run(self, question: Message) -> tuple[Message, dict[str, NDArray[Any]]]:
+        session, run = self._sessions[question.model], question.run
+        inputs = self._inputs(question, question.text)
+        try:
+            with self._lock:
+                if run in self._stopped:
+                    raise Cancelled("the run was stopped on request")
+                self._running[run] = session, question
+            outputs = session.run(inputs, half=question.half, owner=question)
+        finally:
+            with self._lock:
+                self._running.pop(run, None)
+                self._stopped.discard(run)
+        return self._write(question, outputs), outputs
+
+    def _write(self, question: Message, outputs: dict[str, NDArray[Any]]) -> Message:
+        """Put the outputs where the parent reads them, or ask for room."""
+        layout = memory.layout_of(outputs)
+        self._learn(question)
+        place = self._slabs.get(question.outputs)
+        if place is None or place.nbytes < layout.size_bytes:
+            return Message(messages.TOO_SMALL, text=layout.text)
+        memory.copy_into(place, layout, outputs)
+        return Message(messages.DONE, text=layout.text)
+
+    def _inputs(self, question: Message, layout: bytes) -> dict[str, NDArray[Any]]:
+        self._learn(question)
+        key = question.inputs, layout
+        found = self._views.get(key)
+        if found is None:  # making them takes longer than reading what lies there
+            if len(self._views) >= VIEWS_KEPT:
+                self._views.clear()
+            found = self._views[key] = memory.views(self._slabs[question.inputs], memory.layout_from(layout))
+        return found
+
+    def _learn(self, question: Message) -> None:
+        """Map the memory that comes with a question, and let go of what the parent has dropped."""
+        descriptors = iter(question.descriptors)
+        for bit, number in ((1, question.inputs), (2, question.outputs)):
+            if question.new & bit:
+                descriptor = next(descriptors)
+                self._slabs[number] = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)
+                os.close(descriptor)
+        question.descriptors, question.new = [], 0
+        if self._slabs.pop(question.other, None) is not None:
+            self._views.clear()
+
+    def _resident_bytes(self) -> int:
+        """What the process held at most ``LOOK_S`` ago; 0 where the system does not tell."""
+        now_s = time.monotonic()
+        if self._statm is not None and now_s >= self._look_s:
+            self._look_s = now_s + LOOK_S
+            self._resident = int(os.pread(self._statm, 128, 0).split()[1]) * mmap.PAGESIZE
+        return self._resident
+
+
+class _ToParent(logging.Handler):
+    """Sends what is logged to the parent, a line of JSON each."""
+
+    def __init__(self, line: socket.socket) -> None:
+        super().__init__()
+        self._line = line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record."""
+        facts = {"name": record.name, "level": record.levelno, "text": self.format(record)}
+        with contextlib.suppress(OSError):
+            self._line.sendall(json.dumps(facts).encode() + b"\n")
+
+
+def _die_with(parent: int) -> None:
+    """Have the system end this process with its parent, even if it hangs; elsewhere than on Linux, sockets tell."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before that
+        os._exit(0)
+
+
+def _open_or_none(path: str) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None

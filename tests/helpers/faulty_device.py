@@ -1,0 +1,64 @@
+"""The process of a device, with sessions that fail as their inputs say: what cannot be had from a sound runtime."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from assetgen.package import VerifiedPackage
+from assetgen.process import child
+from assetgen.runtime import Session, open_session
+
+PROGRAM = "from tests.helpers.faulty_device import main; main({arguments})"
+# Values of the input "truncation", which no request can have.
+CRASH, HANG, RAISE, LEAK, NO_MEMORY, SLOW = -1.0, -2.0, -3.0, -4.0, -5.0, -6.0
+LEAK_BYTES = 64 << 20
+SLOW_S = 0.5
+
+log = logging.getLogger("assetgen.faulty")
+
+_leaked: list[bytes] = []
+
+
+class FaultySession:
+    """A session that does what its inputs say, and else what the real one does."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, inputs: Mapping[str, Any], **options: Any) -> Any:
+        """Run, or fail."""
+        wanted = float(inputs["truncation"][0, 0])
+        if wanted == CRASH:
+            signal.raise_signal(signal.SIGSEGV)
+        elif wanted == HANG:
+            log.warning("a run hangs")
+            time.sleep(600)  # `terminate` does not reach it
+        elif wanted == RAISE:
+            raise KeyError("a fault of ours")
+        elif wanted == LEAK:
+            _leaked.append(os.urandom(LEAK_BYTES))
+        elif wanted == NO_MEMORY:
+            raise MemoryError
+        elif wanted == SLOW:
+            time.sleep(SLOW_S)
+        return self._session.run(inputs, **options)
+
+
+def main(parent: int, level: int, control: int, lanes: Sequence[int]) -> None:
+    """As ``child.main``; a package whose id begins with "poison" crashes when it is opened."""
+    child.LOOK_S = 0.0
+    child.main(parent, level, control, lanes, open_model=_open)
+
+
+def _open(package: VerifiedPackage, device: str, threads: int | None) -> Session:
+    if package.manifest.id.startswith("poison"):
+        signal.raise_signal(signal.SIGSEGV)
+    return FaultySession(open_session(package, device, threads))  # type: ignore[return-value]

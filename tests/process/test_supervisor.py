@@ -1,0 +1,371 @@
+"""A device in a process of its own: real processes that are killed, stopped, crash, hang and grow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from assetgen.errors import Cancelled, ConfigInvalid, InternalError, PackageInvalid, WorkerLost
+from assetgen.kinds import example_inputs
+from assetgen.process import supervisor
+from assetgen.process.supervisor import DEVICE, DeviceProcess, Limits
+from assetgen.runtime import open_session
+from tests.helpers import faulty_device
+from tests.helpers.faulty_device import CRASH, HANG, LEAK, LEAK_BYTES, NO_MEMORY, RAISE, SLOW
+from tests.helpers.serving import write_model
+
+ROOT = Path(__file__).resolve().parents[2]
+SOON_S = 30.0
+USUAL = Limits()
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {name: write_model(folder, name) for name in ("a", "b", "poison")}
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    """About a second a run at 1024 px."""
+    return write_model(tmp_path_factory.mktemp("slow"), "slow", channels=96)
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def process(limits=USUAL, threads=1, device="cpu"):
+        made.append(DeviceProcess(device, threads, limits, faulty_device.PROGRAM))
+        return made[-1]
+
+    yield process
+    for one in made:
+        pid = one.pid
+        one.close()
+        assert pid is None or not psutil.pid_exists(pid)
+
+
+def inputs_of(package, fault=None, edge_px=32):
+    inputs = example_inputs(package, edge_px)
+    if fault is not None:
+        inputs["truncation"] = np.full_like(inputs["truncation"], fault)
+    return inputs
+
+
+def until(true):
+    end_s = time.monotonic() + SOON_S
+    while not true():
+        assert time.monotonic() < end_s, "it did not come true"
+        time.sleep(0.01)
+
+
+def same(first, second):
+    return list(first) == list(second) and all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def test_a_run_gives_the_bytes_of_a_session_in_this_process(make, packages):
+    here = open_session(packages["a"], "cpu", 2)
+    session = make(threads=2).open(packages["a"])
+    assert (session.backend, session.device, session.splits) == (here.backend, here.device, here.splits)
+    for edge_px in (32, 256, 64, 32):
+        inputs = inputs_of(packages["a"], edge_px=edge_px)
+        wanted = here.run(inputs)
+        assert same(session.run(inputs), wanted)
+        assert same(session.run(inputs, half=True), wanted)
+
+
+def test_outputs_stay_while_others_run(make, packages):
+    session = make().open(packages["a"])
+    kept = [session.run(inputs_of(packages["a"], fault=number / 8)) for number in range(8)]
+    copies = [{name: values.copy() for name, values in outputs.items()} for outputs in kept]
+    for _ in range(8):
+        session.run(inputs_of(packages["a"]))
+    assert all(same(outputs, copy) for outputs, copy in zip(kept, copies, strict=True))
+
+
+def test_runs_at_once_get_each_its_own(make, packages):
+    process = make(threads=2)
+    sessions = {name: process.open(packages[name]) for name in ("a", "b")}
+    work = [(name, edge_px) for name in sessions for edge_px in (32, 64, 96, 128)] * 4
+    alone = {(name, edge): sessions[name].run(inputs_of(packages[name], edge_px=edge)) for name, edge in work}
+
+    def run(job):
+        name, edge_px = job
+        return same(sessions[name].run(inputs_of(packages[name], edge_px=edge_px), half=True), alone[job])
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(run, work))
+
+
+def test_the_child_imports_no_grpc_no_protobuf_and_no_torch():
+    code = "import json, sys, assetgen.process.child; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert "numpy" in loaded
+    assert not loaded & {"grpc", "google", "torch", "multiprocessing"}
+
+
+def test_a_killed_process_loses_its_run_only(make, slow, packages):
+    process = make()
+    session, other = process.open(slow), process.open(packages["a"])
+    wanted = session.run(inputs_of(slow))
+    pid = process.pid
+    with ThreadPoolExecutor(2) as pool:
+        under_way = pool.submit(session.run, inputs_of(slow, edge_px=1024))
+        until(lambda: any(run.sent for run in process._runs))
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: process.pid != pid)
+        waiting = pool.submit(other.run, inputs_of(packages["a"]))  # came while there was no process
+        with pytest.raises(WorkerLost) as caught:
+            under_way.result(SOON_S)
+        assert waiting.result(SOON_S)
+    assert caught.value.retry_after_s is not None
+    assert caught.value.metadata == {"model": "slow"}
+    assert same(session.run(inputs_of(slow)), wanted)
+    assert process.ends == {"crash": 1}
+    assert process.pid != pid
+    assert not psutil.pid_exists(pid), "it was not reaped"
+
+
+def test_what_was_open_is_open_again_before_anybody_asks(make, packages):
+    process = make()
+    sessions = [process.open(packages[name]) for name in ("a", "b")]
+    os.kill(process.pid, signal.SIGKILL)
+    until(lambda: process.ends and process._handle and process._handle.models == {one.number for one in sessions})
+
+
+def test_a_crash_inside_a_run_is_told_and_survived(make, packages, caplog):
+    session = make().open(packages["a"])
+    with pytest.raises(WorkerLost):
+        session.run(inputs_of(packages["a"], CRASH))
+    assert session.run(inputs_of(packages["a"]))
+    until(lambda: "SIGSEGV" in caplog.text)
+    assert "running a; a new one follows" in caplog.text
+
+
+def test_a_run_that_hangs_ends_with_its_process(make, packages, caplog):
+    process = make(Limits(hang_s=1.0))
+    session = process.open(packages["a"])
+    session.run(inputs_of(packages["a"]))
+    with pytest.raises(WorkerLost):
+        session.run(inputs_of(packages["a"], HANG))
+    assert session.run(inputs_of(packages["a"]))
+    assert process.ends == {"hang": 1}
+    until(lambda: "it hung" in caplog.text)
+
+
+def test_a_process_that_stands_still_is_replaced(make, packages):
+    process = make(Limits(hang_s=1.0))
+    session = process.open(packages["a"])
+    child = psutil.Process(process.pid)
+    child.suspend()
+    until(lambda: child.status() == psutil.STATUS_STOPPED)
+    with pytest.raises(WorkerLost):
+        session.run(inputs_of(packages["a"]))
+    assert session.run(inputs_of(packages["a"]))
+
+
+def test_a_run_that_does_not_heed_its_stop_is_ended(make, packages, monkeypatch, caplog):
+    monkeypatch.setattr(supervisor, "STOP_S", 0.2)
+    monkeypatch.setattr(supervisor, "AGAIN_S", 0.05)
+    process = make()
+    session, owner = process.open(packages["a"]), object()
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(session.run, inputs_of(packages["a"], HANG), owner=owner)
+        until(lambda: "a run hangs" in caplog.text)
+        session.terminate(owner)
+        with pytest.raises(WorkerLost):
+            hanging.result(SOON_S)
+    assert process.ends == {"hang": 1}
+
+
+def test_a_stop_ends_the_run_of_its_owner_and_no_other(make, slow):
+    process = make(threads=2)
+    session, owner = process.open(slow), object()
+    with ThreadPoolExecutor(2) as pool:
+        mine = pool.submit(session.run, inputs_of(slow, edge_px=1024), half=True, owner=owner)
+        until(lambda: any(run.sent for run in process._runs))
+        others = pool.submit(session.run, inputs_of(slow, edge_px=512), half=True, owner=object())
+        session.terminate(owner)
+        with pytest.raises(Cancelled):
+            mine.result(SOON_S)
+        assert others.result(SOON_S)
+    assert not process.ends
+
+
+def test_a_stop_ends_the_wait_for_a_process(make, packages):
+    process = make()
+    session, owner = process.open(packages["a"]), object()
+    with process._changed:
+        process._handle.retiring = True  # it lets nobody in
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(session.run, inputs_of(packages["a"]), owner=owner)
+        until(lambda: process._runs)
+        session.terminate(owner)
+        with pytest.raises(Cancelled):
+            waiting.result(SOON_S)
+
+
+def test_a_session_that_raises_is_told_and_stays(make, packages, caplog):
+    process = make()
+    session, pid = process.open(packages["a"]), process.pid
+    with pytest.raises(InternalError) as caught:
+        session.run(inputs_of(packages["a"], RAISE))
+    assert "fault of ours" not in str(caught.value)
+    until(lambda: "a fault of ours" in caplog.text)  # in the log, and there only
+    with pytest.raises(MemoryError):
+        session.run(inputs_of(packages["a"], NO_MEMORY))
+    assert session.run(inputs_of(packages["a"]))
+    assert process.pid == pid
+
+
+def test_who_crashes_again_and_again_is_refused_and_others_are_served(make, packages):
+    process = make(threads=2)
+    bad, good = process.open(packages["a"]), process.open(packages["b"])
+    assert bad.splits
+    for _ in range(3):
+        with pytest.raises(WorkerLost, match="was lost"):
+            bad.run(inputs_of(packages["a"], CRASH))
+        assert not bad.splits, "it must run alone, so that nobody else is blamed"
+    with pytest.raises(WorkerLost, match="3 times within 60 s") as caught:
+        bad.run(inputs_of(packages["a"]))
+    assert 0 < caught.value.retry_after_s <= supervisor.Breaker().pause_s("") + 30
+    assert process.breaker.paused() == [packages["a"].digest]
+    assert good.splits
+    assert good.run(inputs_of(packages["b"]))
+    assert process.problem == ""
+    until(lambda: process._handle and process._handle.models == {good.number})
+
+
+def test_after_the_pause_it_is_tried_again(make, packages, monkeypatch):
+    process = make()
+    session = process.open(packages["a"])
+    for _ in range(3):
+        process.breaker.crashed(packages["a"].digest)
+    with pytest.raises(WorkerLost):
+        session.run(inputs_of(packages["a"]))
+    now_s = time.monotonic()
+    monkeypatch.setattr(process.breaker, "_clock", lambda: now_s + 31)
+    assert session.run(inputs_of(packages["a"]))
+
+
+def test_a_model_that_crashes_when_it_opens_is_refused_and_others_open(make, packages):
+    process = make()
+    for _ in range(3):
+        with pytest.raises(WorkerLost, match="was lost"):
+            process.open(packages["poison"])
+    with pytest.raises(WorkerLost, match="3 times"):
+        process.open(packages["poison"])
+    assert process.open(packages["a"]).run(inputs_of(packages["a"]))
+
+
+def test_a_process_that_does_not_stay_up_makes_the_device_rest(packages, capfd):
+    process = DeviceProcess("cpu", 1, Limits(), "raise SystemExit(3)  # {arguments}")
+    try:
+        until(lambda: process.problem)
+        with pytest.raises(WorkerLost, match="3 times") as caught:
+            process.open(packages["a"])
+        assert caught.value.retry_after_s > 0
+        assert process.breaker.pause_s(DEVICE) > 0
+        assert process.ends == {"crash": 3}
+        assert process.pid is None
+    finally:
+        process.close()
+
+
+def test_one_that_grows_is_replaced_between_runs(make, packages, caplog):
+    process = make(Limits(growth_bytes=2 * LEAK_BYTES))
+    session, pid = process.open(packages["a"]), process.pid
+    until(lambda: session.run(inputs_of(packages["a"], LEAK)) and process.ends)
+    assert process.ends == {"memory": 1}
+    assert session.run(inputs_of(packages["a"]))
+    assert process.pid != pid
+    assert "a new one follows" in caplog.text
+    assert not process.breaker.suspects(packages["a"].digest)
+
+
+def test_growth_waits_for_the_runs_under_way(make, packages):
+    process = make(Limits(growth_bytes=LEAK_BYTES // 2), threads=2)
+    session = process.open(packages["a"])
+    with ThreadPoolExecutor(1) as pool:
+        slow_run = pool.submit(session.run, inputs_of(packages["a"], SLOW), half=True)
+        until(lambda: any(run.sent for run in process._runs))
+        session.run(inputs_of(packages["a"], LEAK), half=True)
+        assert process._handle.retiring
+        assert slow_run.result(SOON_S)
+    until(lambda: process.ends == {"memory": 1})
+
+
+def test_errors_of_opening_are_those_of_a_session_here(make, packages, tmp_path):
+    with pytest.raises(ConfigInvalid, match="not allowed"):
+        make(device="gpu").open(packages["a"])
+    gone = write_model(tmp_path, "gone")
+    (gone.folder / "generator.onnx").write_bytes(b"\x08 altered")
+    with pytest.raises(PackageInvalid, match=r"generator\.onnx"):
+        make().open(gone)
+
+
+def test_a_closed_session_cannot_run_and_leaves_the_process(make, packages):
+    process = make()
+    session, other = process.open(packages["a"]), process.open(packages["b"])
+    session.close()
+    session.close()
+    assert process._handle.models == {other.number}
+    with pytest.raises(RuntimeError, match="closed"):
+        session.run(inputs_of(packages["a"]))
+    assert other.run(inputs_of(packages["b"]))
+
+
+def test_the_process_heeds_neither_ctrl_c_nor_sigterm(make, packages):
+    process = make()
+    session, pid = process.open(packages["a"]), process.pid
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    assert session.run(inputs_of(packages["a"]))
+    assert process.pid == pid
+
+
+def test_nothing_is_left_open_by_processes_that_came_and_went(make, packages):
+    process = make()
+    session = process.open(packages["a"])
+    session.run(inputs_of(packages["a"]))
+    me = psutil.Process()
+    counts = []
+    for _ in range(2):
+        with pytest.raises(WorkerLost):
+            session.run(inputs_of(packages["a"], CRASH))
+        session.run(inputs_of(packages["a"]))
+        until(lambda: threading.active_count() <= me.num_threads() and len(me.children()) == 1)
+        counts.append((me.num_fds(), len(me.children())))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["runs", "stands still"])
+def test_it_ends_with_its_parent_however_that_ends(packages, stopped):
+    code = (
+        "import sys, time; from pathlib import Path; from assetgen.package import verify_package\n"
+        "from assetgen.process.supervisor import DeviceProcess\n"
+        "process = DeviceProcess('cpu', 1); process.open(verify_package(Path(sys.argv[1])))\n"
+        "print(process.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(packages["a"].folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        pid = int(parent.stdout.readline())
+        child = psutil.Process(pid)
+        assert child.ppid() == parent.pid
+        if stopped:
+            child.suspend()
+        parent.kill()
+    until(lambda: not psutil.pid_exists(pid) or child.status() == psutil.STATUS_ZOMBIE)
