@@ -162,9 +162,11 @@ class StarTask:
         self.discriminator.requires_grad_(False)
         made = self._paint(crops, targets, rng)
         verdict = self.adversary.verdict(seen(recipe, self._inner(made), rng), targets, None, sums)
-        cycle = F.l1_loss(self._inner(self._paint(made, labels, rng)), self._inner(crops))
-        sums.add("cycle", cycle)
-        loss = GENERATOR_SHARES.get(recipe.loss, 1.0) * verdict + recipe.cycle * cycle
+        loss = GENERATOR_SHARES.get(recipe.loss, 1.0) * verdict
+        if recipe.cycle:
+            cycle = F.l1_loss(self._inner(self._paint(made, labels, rng)), self._inner(crops))
+            sums.add("cycle", cycle)
+            loss = loss + recipe.cycle * cycle
         loss = loss + self._beside(crops, made, targets, step, rng, sums)
         wanted = self._wanted(crops, labels, targets)
         if wanted is not None:

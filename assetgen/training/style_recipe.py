@@ -41,7 +41,7 @@ class StyleRecipe:
         discriminator_width, discriminator_halvings, discriminator_norm: channels of the discriminator's first layer,
             and what it looks at; see ``models.cyclegan.PatchDiscriminator``. ``stargan`` has its own, of this width.
         learning_rate, discriminator_rate: of generators (and projection heads) and of discriminators.
-        cycle: weight of the way there and back: ``cyclegan`` and ``stargan``.
+        cycle: weight of the way there and back: ``cyclegan`` and ``stargan``, which may do without.
         identity: weight of leaving pictures of the target as they are; a share of ``cycle`` or of ``nce``.
         nce: weight of PatchNCE: ``cut`` and ``fastcut``.
         patches: weight of ``style_terms.patch_distance``; above 0 for ``patches``, which has nothing else to begin by.
@@ -189,11 +189,13 @@ def _method_rules(recipe: StyleRecipe) -> dict[str, tuple[bool, str]]:
     rules = {"norm": (recipe.norm in NORM_NAMES, f"one of {', '.join(NORM_NAMES)}")}
     if method == "stargan":
         rules["norm"] = (recipe.norm in ADAPTIVE_NORMS, f"one of {', '.join(ADAPTIVE_NORMS)} with method stargan")
-    users = {"cycle": ("cyclegan", "stargan"), "nce": ("cut", "fastcut"), "auxiliary": ("stargan",)}
+    users = {"cycle": ("cyclegan",), "nce": ("cut", "fastcut"), "auxiliary": ("stargan",)}
     for name, methods in users.items():
         value = getattr(recipe, name)
         needed = method in methods
         rules[name] = (value > 0 if needed else value == 0, f"{'above 0' if needed else '0'} with method {method}")
+    if method == "stargan":  # a student has teachers to tell it what to keep
+        rules["cycle"] = (recipe.cycle >= 0, "0 or more with method stargan")
     alone = method == "patches"
     rules["patches"] = (recipe.patches > 0 if alone else recipe.patches >= 0, "0 or more; above 0 with method patches")
     if recipe.patches and recipe.inner_px < SMALLEST_PATCHED_PX:
