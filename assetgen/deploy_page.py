@@ -28,12 +28,13 @@ _STYLE = (
     "h2{margin:32px 0 4px}h3{margin:16px 0 4px}p{margin:4px 0 8px;max-width:900px}"
     "table{border-collapse:collapse;margin:8px 0 16px}td,th{padding:4px 18px 4px 0;text-align:left;"
     "border-bottom:1px solid #3c4043;vertical-align:top;white-space:nowrap}td.wide{white-space:normal;max-width:700px}"
+    "td:last-child{white-space:normal}"
     "th{color:#9aa0a6;font-weight:600}tr.head td{color:#9aa0a6;padding-top:14px}"
     ".small{font-size:12px;color:#9aa0a6}.bad{color:#ff8a80}b.mark{padding:1px 8px;border-radius:8px;color:#202124}"
-    ".row{display:flex;flex-wrap:wrap;gap:12px;margin:4px 0}svg{background:#28292c;display:block}"
-    "figure{margin:0;width:128px}figcaption{font-size:11px;color:#9aa0a6}"
-    "figure img{display:block;width:128px;height:128px;object-fit:contain;background:#000;cursor:zoom-in;"
-    "transform-origin:0 0}figure img:hover{transform:scale(2.5);position:relative;z-index:1}"
+    ".row{display:flex;flex-wrap:wrap;gap:10px;margin:4px 0}svg{background:#28292c;display:block}"
+    "figure{margin:0;width:110px}figcaption{font-size:11px;color:#9aa0a6}"
+    "figure img{display:block;width:110px;height:110px;object-fit:contain;background:#000;cursor:zoom-in;"
+    "transform-origin:0 0}figure img:hover{transform:scale(3);position:relative;z-index:1}"
     ".sign td{padding-top:28px;width:240px;border-color:#9aa0a6}.sign th{border:0}"
     "@media print{body{background:#fff;color:#000}svg{background:#eee}svg text{fill:#000}td,th{border-color:#bbb}}"
 )
@@ -85,7 +86,8 @@ def _summary(report: Figures) -> str:
     """What matters first: how many hold, which is taken, where it was measured."""
     candidates = report["candidates"]
     verdicts = [figures["verdict"] for figures in candidates.values()]
-    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in ("holds", "broken", "absent") if name in verdicts)
+    told = {"holds": "within tolerance", "broken": "out of it", "absent": "not on this machine"}
+    counts = ", ".join(f"{verdicts.count(name)} {words}" for name, words in told.items() if name in verdicts)
     auto = report.get("auto")
     said = f"<p><code>--device auto</code> takes <b>{_e(auto['device'])}</b>: {_e(auto['reason'])}.</p>" if auto else ""
     machine = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in report["machine"].items() if v is not None)
@@ -116,7 +118,7 @@ def _verdicts(report: Figures) -> str:
             "" if figures.get("open_s") is None else f"{figures['open_s']:g} s",
             f"{memory['bytes'] / 1e6:.0f} MB" if memory else "",
             f"{size / 1e6:.1f} MB" if size else "",
-            f"<span class=small>{_e(figures.get('backend', ''))}</span>",
+            f"<span class=small>{_e(figures.get('backend', '')).replace('/', '/<wbr>')}</span>",
         )
         rows.append(_row(cells))
         if figures.get("broken"):
@@ -204,10 +206,8 @@ def _beside(report: Figures, outputs: Sequence[tuple[str, int]]) -> str:
 
 
 def _difference(found: Figures, output: str, asked: str, holds: bool) -> str:
-    return (
-        _marked(_db(found["psnr_db"][output]), holds)
-        + f"<br><span class=small>{found['largest'][output]:.2g}, {found['mean'][output]:.2g}<br>{asked}</span>"
-    )
+    sizes = f"max {found['largest'][output]:.2g}, mean {found['mean'][output]:.2g}"
+    return _marked(_db(found["psnr_db"][output]), holds) + f"<br><span class=small>{sizes}<br>{asked}</span>"
 
 
 def _latencies(candidates: Figures) -> str:

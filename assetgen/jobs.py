@@ -114,12 +114,13 @@ class Jobs:
                         )
                     return self._told(known)
             call = self._service.admit(request, None, terms)
-            job = _Job(JobInfo(job_id, 1, JobState.QUEUED, "queued"), terms.caller.name, same, call)
+            begun = JobInfo(job_id, 1, JobState.QUEUED, "queued")
+            job = _Job(begun, terms.caller.name, same, call)
             with self._changed:
                 self._jobs[job_id] = job
                 self._make_room()
         self._pool.submit(contextvars.copy_context().run, self._run, job, call)
-        return job.info
+        return begun
 
     def get(self, job_id: str, owner: str, after_revision: int | None = None, wait_s: float = 0.0) -> JobInfo:
         """A job as it is now; with ``after_revision``, as soon as it has a later one or has ended, within ``wait_s``.

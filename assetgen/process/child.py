@@ -157,20 +157,24 @@ class _Device:
         """Put the outputs where the parent reads them, or ask for room."""
         layout = memory.layout_of(outputs)
         self._learn(question)
-        place = self._slabs.get(question.outputs)
-        if place is None or place.nbytes < layout.size_bytes:
+        slab = self._slabs.get(question.outputs)
+        if slab is None or slab.nbytes < layout.size_bytes:
             return Message(messages.TOO_SMALL, text=layout.text)
-        memory.copy_into(place, layout, outputs)
+        memory.write(self._places(question.outputs, layout), outputs)
         return Message(messages.DONE, text=layout.text)
 
-    def _inputs(self, question: Message, layout: bytes) -> dict[str, NDArray[Any]]:
+    def _inputs(self, question: Message, text: bytes) -> dict[str, NDArray[Any]]:
         self._learn(question)
-        key = question.inputs, layout
+        return self._places(question.inputs, memory.layout_from(text))
+
+    def _places(self, slab: int, layout: memory.Layout) -> dict[str, NDArray[Any]]:
+        """The arrays in a piece of memory; making them takes longer than reading what lies there."""
+        key = slab, layout.text
         found = self._views.get(key)
-        if found is None:  # making them takes longer than reading what lies there
+        if found is None:
             if len(self._views) >= VIEWS_KEPT:
                 self._views.clear()
-            found = self._views[key] = memory.views(self._slabs[question.inputs], memory.layout_from(layout))
+            found = self._views[key] = memory.views(self._slabs[slab], layout)
         return found
 
     def _learn(self, question: Message) -> None:

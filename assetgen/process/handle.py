@@ -126,14 +126,21 @@ class Handle:
         return facts
 
     def run(
-        self, model: int, run: Run, inputs: dict[str, FloatArray], half: bool, usual_bytes: int
+        self,
+        model: int,
+        run: Run,
+        inputs: dict[str, FloatArray],
+        layout: memory.Layout,
+        *,
+        half: bool,
+        usual_bytes: int,
     ) -> dict[str, NDArray[Any]]:
         """The outputs of a model, in memory that is used again when nobody holds them; raises as ``open``.
 
         Args:
+            layout: of the inputs.
             usual_bytes: what the outputs took the last time.
         """
-        layout = memory.layout_of(inputs)
         with self._lane() as lane, self._filled(layout, inputs) as given:
             place = self._slabs.take(usual_bytes or memory.STEP_BYTES)
             question = Message(messages.RUN, half, model, run.number, text=layout.text)
@@ -207,7 +214,7 @@ class Handle:
     def _filled(self, layout: memory.Layout, inputs: dict[str, FloatArray]) -> Iterator[memory.Slab]:
         slab = self._slabs.take(layout.size_bytes)
         try:
-            memory.copy_into(slab.whole, layout, inputs)
+            slab.fill(layout, inputs)
             yield slab
         finally:
             self._slabs.give_back(slab)

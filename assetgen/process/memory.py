@@ -14,6 +14,7 @@ import os
 import tempfile
 import threading
 import weakref
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -27,6 +28,7 @@ ALIGNMENT = 64
 STEP_BYTES = 1 << 18
 # Of pieces that nobody uses, so much is kept for the next run.
 KEPT_BYTES = 64 << 20
+LAYOUTS_KEPT = 16
 LARGEST_BYTES = 1 << 32
 TYPES = ("<f4", "|u1", "<u2", "<i4", "<i8", "<f2")
 
@@ -39,13 +41,12 @@ class Slab:
     Attributes:
         number: how both sides call it.
         descriptor: what the other process opens it by; -1 once it has done so.
-        whole: all of it.
     """
 
     def __init__(self, number: int, size_bytes: int, descriptor: int) -> None:
         self.number, self.size_bytes, self.descriptor = number, size_bytes, descriptor
         self._map = mmap.mmap(descriptor, size_bytes)
-        self.whole = self.bytes()
+        self._views: dict[bytes, dict[str, NDArray[Any]]] = {}
 
     def __del__(self) -> None:
         self.was_sent()
@@ -60,19 +61,31 @@ class Slab:
         """All of it; the piece itself may go while this is held."""
         return np.frombuffer(self._map, np.uint8)
 
+    def fill(self, layout: Layout, arrays: Arrays) -> None:
+        """Write arrays to their places."""
+        places = self._views.get(layout.text)
+        if places is None:  # making them takes longer than writing to them
+            if len(self._views) >= LAYOUTS_KEPT:
+                self._views.clear()
+            places = self._views[layout.text] = views(self.bytes(), layout)
+        write(places, arrays)
+
 
 class Slabs:
     """The pieces that a parent shares with one child; usable from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._back: deque[Slab] = deque()
         self._free: list[Slab] = []
         self._dropped: list[int] = []
+        self._lent: dict[int, weakref.ref[NDArray[np.uint8]]] = {}
         self._made = 0
 
     def take(self, size_bytes: int) -> Slab:
         """A piece of at least so many bytes, which the caller has to give back."""
         with self._lock:
+            self._sort_in()
             for slab in reversed(self._free):  # what was used last is nearest to the processor
                 if slab.size_bytes >= size_bytes:
                     self._free.remove(slab)
@@ -84,13 +97,13 @@ class Slabs:
 
     def give_back(self, slab: Slab) -> None:
         """Keep a piece for later, or let it go if too much is kept; then the smallest goes first."""
-        with self._lock:
-            self._free.append(slab)
-            while sum(kept.size_bytes for kept in self._free) > KEPT_BYTES:
-                smallest = min(self._free, key=lambda kept: kept.size_bytes)
-                self._free.remove(smallest)
-                if smallest.descriptor < 0:
-                    self._dropped.append(smallest.number)
+        self._back.append(slab)
+        # The end of an array may come in the middle of anything, so also while this thread has the lock.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sort_in()
+            finally:
+                self._lock.release()
 
     def dropped(self) -> int:
         """Number of a piece that the other process should let go of; 0: none."""
@@ -102,8 +115,21 @@ class Slabs:
     def lend(self, slab: Slab, layout: Layout) -> dict[str, NDArray[Any]]:
         """The arrays in ``slab``, which comes back when none of them is held any more."""
         whole = slab.bytes()  # an object of its own, which all of the arrays hold, and nothing else does
-        weakref.finalize(whole, self.give_back, slab).atexit = False
+        self._lent[slab.number] = weakref.ref(whole, lambda _: self._ended(slab))
         return views(whole, layout)
+
+    def _ended(self, slab: Slab) -> None:
+        del self._lent[slab.number]
+        self.give_back(slab)
+
+    def _sort_in(self) -> None:
+        while self._back:
+            self._free.append(self._back.popleft())
+        while sum(kept.size_bytes for kept in self._free) > KEPT_BYTES:
+            smallest = min(self._free, key=lambda kept: kept.size_bytes)
+            self._free.remove(smallest)
+            if smallest.descriptor < 0:
+                self._dropped.append(smallest.number)
 
 
 @dataclass(frozen=True)
@@ -136,9 +162,9 @@ def layout_from(text: bytes) -> Layout:
     return _layout(tuple((str(name), str(dtype), tuple(map(int, shape))) for name, dtype, shape in json.loads(text)))
 
 
-def copy_into(whole: NDArray[np.uint8], layout: Layout, arrays: Arrays) -> None:
-    """Write arrays to their places."""
-    for name, place in views(whole, layout).items():
+def write(places: Arrays, arrays: Arrays) -> None:
+    """Copy arrays to their places."""
+    for name, place in places.items():
         np.copyto(place, arrays[name], casting="no")
 
 

@@ -177,16 +177,19 @@ class DeviceProcess:
         """See ``ProcessSession``."""
         if session.number not in self._sessions:
             raise RuntimeError("run() of a session that was closed")
-        shapes = layout_of(inputs).text
-        usual_bytes, usual_s = session.seen.get(shapes, (0, 0.0))
+        layout = layout_of(inputs)
+        usual_bytes, usual_s = session.seen.get(layout.text, (0, 0.0))
         run = Run(session.package.digest, owner)
 
         def work(handle: Handle) -> dict[str, FloatArray]:
             begun_s = self._begin(handle, run, self._limits.hang_s + SLOWER * usual_s)
-            outputs = handle.run(session.number, run, inputs, half, usual_bytes)
+            outputs = handle.run(session.number, run, inputs, layout, half=half, usual_bytes=usual_bytes)
             if len(session.seen) >= SIZES_KNOWN:
                 session.seen.clear()
-            session.seen[shapes] = sum(values.nbytes + 64 for values in outputs.values()), time.monotonic() - begun_s
+            session.seen[layout.text] = (
+                sum(values.nbytes + 64 for values in outputs.values()),
+                time.monotonic() - begun_s,
+            )
             self._retire_if_grown(handle)
             return outputs
 
@@ -358,7 +361,9 @@ class DeviceProcess:
                     handle.end()
                 self._changed.notify_all()
             if sessions:
-                threading.Thread(target=self._open_again, args=(handle, sessions), daemon=True).start()
+                threading.Thread(
+                    target=self._open_again, args=(handle, sessions), name="assetgen-again", daemon=True
+                ).start()
             handle.relay_log()
             self._lose(handle)
             self._tell_end(handle, handle.reap())

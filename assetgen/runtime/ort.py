@@ -13,6 +13,7 @@ from typing import Any
 
 from assetgen.errors import AssetgenError, Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
 from assetgen.package import VerifiedPackage
+from assetgen.runtime.bound import BoundSession, first_line, ort_errors
 from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
 from assetgen.types import FloatArray
@@ -23,6 +24,9 @@ CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 INSTALL_CPU = "Install it: pip install 'assetgen[cpu]'"
 INSTALL_CUDA = "Install it: pip uninstall -y onnxruntime, then pip install 'assetgen[cuda]'"
 
+_WITHOUT_GRAPHS, _ON_CPU = "; without CUDA graphs", "; some nodes run on the CPU"
+# What ONNX Runtime says where not all of a graph can be on the GPU.
+_REFUSALS = ("fallback", "graph capture")
 _NAME = re.compile(r"auto|(?:cpu|cuda(?::(?P<index>[0-9]{1,3}))?)(?::(?P<precision>fp16|int8))?")
 
 log = logging.getLogger(__name__)
@@ -61,10 +65,10 @@ class OrtSession:
             self._running[options] = owner
         try:
             values = session.run(self._output_names, dict(inputs), options)
-        except _ort_errors(self._ort) as error:
+        except ort_errors(self._ort) as error:
             if options.terminate:
                 raise Cancelled("the run was stopped on request") from error
-            raise InternalError(f"{self.backend}: the graph failed: {_first_line(error)}") from error
+            raise InternalError(f"{self.backend}: the graph failed: {first_line(error)}") from error
         finally:
             with self._lock:
                 del self._running[options]
@@ -90,7 +94,9 @@ class OrtSession:
             self._session = self._half = None
 
 
-def open_ort_session(package: VerifiedPackage, device: str = "auto", threads: int | None = None) -> OrtSession:
+def open_ort_session(
+    package: VerifiedPackage, device: str = "auto", threads: int | None = None
+) -> OrtSession | BoundSession:
     """Load a package's graph; see ``runtime.open_session``."""
     match = _NAME.fullmatch(device)
     if match is None:
@@ -147,7 +153,9 @@ def _reinstall(found: Mapping[str, str]) -> str:
     return f"Repair it: pip install --force-reinstall --no-deps {' '.join(found) or 'onnxruntime'}"
 
 
-def _open_best(ort: ModuleType, graph: bytes, package: VerifiedPackage, threads: int | None) -> OrtSession:
+def _open_best(
+    ort: ModuleType, graph: bytes, package: VerifiedPackage, threads: int | None
+) -> OrtSession | BoundSession:
     if CUDA_PROVIDER not in ort.get_available_providers():
         return _open_cpu(ort, graph, package, threads, "the installed onnxruntime has no CUDA")
     devices, problem = cuda_devices()
@@ -171,9 +179,9 @@ def _open_cpu(
     threads = threads or usable_cores()
 
     def load(count: int) -> Any:
-        options = _session_options(ort)
+        options = session_options(ort)
         options.intra_op_num_threads = count
-        return _load(ort, graph, options, [CPU_PROVIDER], package)
+        return load_graph(ort, graph, options, [CPU_PROVIDER], package)
 
     # All threads make one asset soonest, but meet after every node, and wait there for one that lost its core to the
     # server. Two halves of them, an asset each, make a fifth more a second (measured, two cores).
@@ -185,7 +193,7 @@ def _open_cpu(
 
 def _open_cuda(
     ort: ModuleType, graph: bytes, package: VerifiedPackage, index: int, reason: str, precision: str = "fp32"
-) -> OrtSession:
+) -> BoundSession:
     if CUDA_PROVIDER not in ort.get_available_providers():
         raise RuntimeMissing("the installed onnxruntime has no CUDA", hint=INSTALL_CUDA)
     devices, problem = cuda_devices()
@@ -199,21 +207,7 @@ def _open_cuda(
         "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE chooses by timing, so bytes would differ between starts
         "arena_extend_strategy": "kSameAsRequested",
     }
-    providers = [(CUDA_PROVIDER, cuda_options)]
-    placement = ""
-    options = _session_options(ort)
-    options.use_deterministic_compute = True
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        session = _load(ort, graph, options, providers, package)
-    except PackageInvalid as error:
-        if "fallback" not in error.message:
-            raise
-        # ONNX Runtime itself puts arithmetic on shapes on the CPU; allowed, but it must be told.
-        options = _session_options(ort)
-        options.use_deterministic_compute = True
-        session = _load(ort, graph, options, providers, package)
-        placement = "; some nodes run on the CPU"
+    session, captures, told = _load_on_cuda(ort, graph, cuda_options, package)
     # Without a working CUDA, ONNX Runtime writes a line to its log and runs on the CPU.
     if session.get_providers()[0] != CUDA_PROVIDER:
         raise RuntimeMissing(
@@ -221,12 +215,44 @@ def _open_cuda(
             hint=f"{INSTALL_CUDA}; the driver supports CUDA {devices[index].driver}, CUDA 13 is needed",
         )
     device = devices[index]
-    mixed = "+cpu" if placement else ""
-    backend = f"onnxruntime-{ort.__version__}/cuda{mixed}/{precision}/{_slug(device)}-driver{device.driver}"
-    return OrtSession(session, ort, backend, f"cuda:{index} {device.name}", reason + placement)
+    mixed = "+cpu" if _ON_CPU in told else ""
+    backend = f"onnxruntime-{ort.__version__}/cuda{mixed}/{precision}/{slug(device)}-driver{device.driver}"
+    name = f"cuda:{index} {device.name}"
+    return BoundSession(session, ort, ("cuda", index), backend, name, reason + told, captures=captures)
 
 
-def _session_options(ort: ModuleType) -> Any:
+def _load_on_cuda(
+    ort: ModuleType, graph: bytes, cuda_options: Mapping[str, str], package: VerifiedPackage
+) -> tuple[Any, bool, str]:
+    """The session, whether it makes CUDA graphs, and what is not as it should be, to be told.
+
+    ONNX Runtime puts arithmetic on shapes on the CPU, and makes no CUDA graphs of a model that has some there. Both are
+    allowed, but must be told.
+    """
+
+    def load(*, captures: bool, on_cpu: bool) -> Any:
+        options = session_options(ort)
+        options.use_deterministic_compute = True
+        if not on_cpu:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        provider = CUDA_PROVIDER, {**cuda_options, "enable_cuda_graph": str(int(captures))}
+        return load_graph(ort, graph, options, [provider], package)
+
+    try:
+        return load(captures=True, on_cpu=False), True, ""
+    except PackageInvalid as error:
+        if not any(words in error.message for words in _REFUSALS):
+            raise
+    try:
+        return load(captures=False, on_cpu=False), False, _WITHOUT_GRAPHS
+    except PackageInvalid as error:
+        if not any(words in error.message for words in _REFUSALS):
+            raise
+    return load(captures=False, on_cpu=True), False, _WITHOUT_GRAPHS + _ON_CPU
+
+
+def session_options(ort: ModuleType) -> Any:
+    """What every session is opened with."""
     options = ort.SessionOptions()
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -240,26 +266,20 @@ def _session_options(ort: ModuleType) -> Any:
     return options
 
 
-def _load(ort: ModuleType, graph: bytes, options: Any, providers: list[Any], package: VerifiedPackage) -> Any:
+def load_graph(ort: ModuleType, graph: bytes, options: Any, providers: list[Any], package: VerifiedPackage) -> Any:
+    """A session of ONNX Runtime; raises PackageInvalid if it cannot load the graph there.
+
+    Its own way out of an error, at the start as in the middle of a run, is to go on elsewhere; it is told not to.
+    """
     try:
-        return ort.InferenceSession(graph, options, providers=providers)
-    except _ort_errors(ort) as error:
+        return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+    except ort_errors(ort) as error:
         raise PackageInvalid(
-            f"{package.manifest.id}: onnxruntime {ort.__version__} cannot load the graph: {_first_line(error)}",
+            f"{package.manifest.id}: onnxruntime {ort.__version__} cannot load the graph: {first_line(error)}",
             hint="Check the package with `assetgen doctor`, or update onnxruntime.",
         ) from error
 
 
-def _ort_errors(ort: ModuleType) -> tuple[type[Exception], ...]:
-    """ONNX Runtime's exceptions; they have no base class of their own."""
-    state = ort.capi.onnxruntime_pybind11_state
-    found = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
-    return (*found, RuntimeError, ValueError, MemoryError)
-
-
-def _slug(device: CudaDevice) -> str:
+def slug(device: CudaDevice) -> str:
+    """A GPU's name as part of a backend's."""
     return re.sub(r"[^a-z0-9.]+", "-", f"{device.name}-sm{device.capability}".lower()).strip("-")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

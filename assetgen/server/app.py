@@ -29,6 +29,7 @@ from assetgen.server.servicer import handlers, token_guard
 from assetgen.server.shared import SharedFiles
 from assetgen.server.tls import TlsFiles, is_loopback, server_credentials
 from assetgen.server.tokens import TokenTable
+from assetgen.server.tracing import Tracing
 from assetgen.server.watch import Watch
 from assetgen.server.web import Web
 from assetgen.server.web_server import WebServer, import_uvicorn, listen
@@ -64,6 +65,7 @@ class ServerConfig:
         preload: open all models before the server says that it is ready.
         tls: certificates; without them the port speaks plain text.
         tokens: file of those who may call; without it, whoever reaches the port may.
+        otlp_endpoint: where spans of calls go, see ``Tracing``; empty for nowhere.
         metrics_port: where Prometheus finds metrics, on the loopback address; 0 lets the system choose.
         http_port: of Connect, gRPC-Web and files on HTTP/1.1, at the same host; 0 lets the system choose.
         http_hosts, http_origins: see ``Web``.
@@ -79,6 +81,7 @@ class ServerConfig:
     preload: bool = True
     tls: TlsFiles | None = None
     tokens: Path | None = None
+    otlp_endpoint: str = ""
     metrics_port: int | None = None
     http_port: int | None = None
     http_hosts: frozenset[str] = frozenset()
@@ -116,6 +119,7 @@ def open_configured(settings: Mapping[str, Any]) -> tuple[Service, ServerConfig]
         preload=not settings["lazy"],
         tls=tls,
         tokens=Path(settings["tokens"]) if settings["tokens"] else None,
+        otlp_endpoint=settings["otlp_endpoint"],
         metrics_port=settings["metrics_port"],
         http_port=settings["http_port"],
         http_hosts=frozenset(settings["http_hosts"]),
@@ -158,7 +162,7 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
     Raises:
         AddressUnusable: the address is taken, absent, or open to others without TLS and tokens.
         ConfigInvalid: a certificate or the file of tokens is wrong.
-        RuntimeMissing: reflection or metrics are wanted but not installed.
+        RuntimeMissing: reflection, metrics or traces are wanted but not installed.
     """
     keep_freed_memory()
     _check_open(config)
@@ -168,6 +172,10 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
     front = Front(service, tokens, metrics, jobs=jobs)
     with ExitStack() as beside:
         beside.callback(jobs.close)
+        if config.otlp_endpoint:
+            tracing = Tracing(config.otlp_endpoint)
+            front = replace(front, tracing=tracing)
+            beside.callback(tracing.close)
         if (shared := _shared_files(config.shared_bytes)) is not None:
             front = replace(front, shared=shared)
             beside.callback(shared.close)

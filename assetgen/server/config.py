@@ -66,6 +66,7 @@ SETTINGS = (
     Setting("tls_client_ca", "", "PEM file; only clients with a certificate of these authorities", metavar="FILE"),
     Setting("tokens", "", "TOML file of tokens; calls without one are refused", metavar="FILE"),
     Setting("metrics_port", None, "port on the loopback address where Prometheus finds metrics", high=65535),
+    Setting("otlp_endpoint", "", "where spans of calls go, such as http://127.0.0.1:4318/v1/traces", metavar="URL"),
     Setting("http_port", None, "port of Connect, gRPC-Web and files on HTTP/1.1", high=65535),
     Setting("http_hosts", [], "a name that HTTP clients may call the server by; may be repeated", metavar="NAME"),
     Setting("http_origins", [], "an origin whose web pages may call; may be repeated", metavar="URL"),

@@ -1,6 +1,6 @@
 """What every answer shares, whatever carries it: who may call, errors, log and counters; no gRPC and no HTTP.
 
-Imports service, jobs, v1 and of this package tokens, metrics, blobs, shared and logs.
+Imports service, jobs, v1 and of this package tokens, metrics, tracing, blobs, shared and logs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from assetgen.server.blobs import PATH, Blob, Blobs
 from assetgen.server.metrics import Metrics
 from assetgen.server.shared import SharedFiles
 from assetgen.server.tokens import TokenTable
+from assetgen.server.tracing import Tracing
 from assetgen.service import Service
 from assetgen.types import Artifact
 from assetgen.v1 import generation_service_pb2, job_service_pb2, model_service_pb2
@@ -46,6 +47,7 @@ class Front:
     Attributes:
         tokens: who may call; ``None``: everybody.
         metrics: what counts the calls, if anything does.
+        tracing: what makes a span of each, if anything does.
         blobs: files to be fetched over HTTP; ``None`` without such a port.
         shared: files handed over in shared memory; ``None`` where there is none.
         jobs: what is made while its client is away.
@@ -54,6 +56,7 @@ class Front:
     service: Service
     tokens: TokenTable | None = None
     metrics: Metrics | None = None
+    tracing: Tracing | None = None
     blobs: Blobs | None = None
     shared: SharedFiles | None = None
     jobs: Jobs | None = None
@@ -67,6 +70,7 @@ class Exchange:
     Attributes:
         peer: the connection it came by.
         local: whether that begins on this machine.
+        trace_parent: the client's span, if it told of one.
         deadline_s: what the client leaves for it.
         give_up: cuts off a client that does not read.
         on_end: has a function called when the client leaves; returns whether it is still there.
@@ -79,6 +83,7 @@ class Exchange:
     request_id: str
     authorization: str | None = None
     local: bool = False
+    trace_parent: str | None = None
     deadline_s: float | None = None
     give_up: Callable[[], object] = lambda: None
     on_end: Callable[[Callable[[], None]], bool] = lambda _: True
@@ -100,6 +105,7 @@ def answered(front: Front, exchange: Exchange) -> Iterator[None]:
     """
     begun_s, code, reason = time.monotonic(), "OK", ""
     logs.request_id.set(exchange.request_id)
+    span = front.tracing.begin(exchange.method, exchange.request_id, exchange.trace_parent) if front.tracing else None
     try:
         if front.tokens is not None:
             exchange.caller = front.tokens.caller(exchange.authorization)
@@ -118,6 +124,8 @@ def answered(front: Front, exchange: Exchange) -> Iterator[None]:
         spent_s = time.monotonic() - begun_s
         if front.metrics is not None:
             front.metrics.call(exchange.method, code, reason, spent_s)
+        if front.tracing is not None:
+            front.tracing.end(span, code, reason, exchange.facts)
         if calls.isEnabledFor(logging.INFO):
             line = {"request_id": exchange.request_id, "method": exchange.method, **exchange.facts, "code": code}
             line |= {"reason": reason, "total_ms": round(spent_s * 1e3, 2)}

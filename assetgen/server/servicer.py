@@ -13,9 +13,11 @@ from assetgen.errors import AssetgenError, TokenInvalid
 from assetgen.server.exchange import Exchange, Front, answered, parsed, request_id_of
 from assetgen.server.methods import METHODS, Stream, Unary
 from assetgen.server.tokens import TokenTable
+from assetgen.server.tracing import TRACE_PARENT
 from assetgen.status import status_from_error
 
 REQUEST_ID, AUTHORIZATION = "x-request-id", "authorization"
+_KNOWN = (REQUEST_ID, AUTHORIZATION, TRACE_PARENT)
 _CHECKED = tuple(f"/{service}/" for service in (*METHODS, health.SERVICE_NAME))
 _LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:")
 
@@ -88,7 +90,7 @@ def _unary(front: Front, name: str, method: Unary) -> grpc.RpcMethodHandler[Any,
 
 def _exchange(context: grpc.ServicerContext, method: str) -> Exchange:
     metadata = context.invocation_metadata() or ()
-    given = {key: value for key, value in metadata if isinstance(value, str) and key in (REQUEST_ID, AUTHORIZATION)}
+    given = {key: value for key, value in metadata if isinstance(value, str) and key in _KNOWN}
     request_id = request_id_of(given.get(REQUEST_ID))
     context.set_trailing_metadata(((REQUEST_ID, request_id),))
     return Exchange(
@@ -97,6 +99,7 @@ def _exchange(context: grpc.ServicerContext, method: str) -> Exchange:
         request_id,
         given.get(AUTHORIZATION),
         context.peer().startswith(_LOCAL_PEERS),
+        given.get(TRACE_PARENT),
         context.time_remaining(),
         give_up=context.cancel,
         on_end=context.add_callback,

@@ -201,7 +201,7 @@ def sweep(root: Path = ROOT) -> None:
         try:
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(folder)
-            log.info("%s: left behind by a server that ended without notice; removed", folder)
+            log.debug("%s: left behind by a server that ended without notice; removed", folder)
         except BlockingIOError:
             pass  # that server lives
         finally:

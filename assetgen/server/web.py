@@ -28,6 +28,7 @@ from assetgen.server.protocols import (
     request_message,
 )
 from assetgen.server.tls import is_loopback
+from assetgen.server.tracing import TRACE_PARENT
 from assetgen.v1 import generation_service_pb2
 
 Scope = Mapping[str, Any]
@@ -39,8 +40,8 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SPARE_THREADS = 16
 MESSAGES_AHEAD = 2
 _ALLOWED_HEADERS = (
-    "authorization, connect-protocol-version, connect-timeout-ms, content-type, grpc-timeout, x-grpc-web, "
-    "x-request-id, x-user-agent"
+    "authorization, connect-protocol-version, connect-timeout-ms, content-type, grpc-timeout, traceparent, "
+    "x-grpc-web, x-request-id, x-user-agent"
 )
 _SHOWN_HEADERS = "grpc-message, grpc-status, grpc-status-details-bin, x-request-id"
 _GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -118,7 +119,7 @@ class Web:
             return
         request_id = request_id_of(headers.get("x-request-id"))
         local = peer is not None and is_loopback(peer[0])
-        exchange = Exchange(name, str(peer), request_id, headers.get("authorization"), local)
+        exchange = Exchange(name, str(peer), request_id, headers.get("authorization"), local, headers.get(TRACE_PARENT))
         body = Body(self._bodies)
         try:
             if self._may_call(exchange):  # of others nothing is read; they are refused below as in all methods

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import socket
-import ssl
 import threading
 import time
 from types import ModuleType
-from typing import Any
 
 from assetgen.errors import AddressUnusable, InternalError, RuntimeMissing
-from assetgen.server.tls import TlsFiles
+from assetgen.server.tls import TlsFiles, server_context
 from assetgen.server.web import Web
 
 MAX_HEADER_BYTES, KEEP_ALIVE_S, START_S = 32 * 1024, 30, 30.0
@@ -26,11 +24,6 @@ class WebServer:
 
     def __init__(self, web: Web, listener: socket.socket, tls: TlsFiles | None, max_connections: int) -> None:
         library = import_uvicorn()
-        secure: dict[str, Any] = {}
-        if tls is not None:
-            secure = {"ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
-            if tls.client_ca is not None:
-                secure |= {"ssl_ca_certs": str(tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         config = library.Config(
             web,
             http="h11",
@@ -45,8 +38,9 @@ class WebServer:
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=1,
-            **secure,
         )
+        config.load()
+        config.ssl = server_context(tls) if tls is not None else None  # its own would never look at the files again
         self._web, self._server = web, library.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="assetgen-http", daemon=True

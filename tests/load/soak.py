@@ -100,18 +100,25 @@ class Load:
         list(client.generate(self._ask(chance, [128], count=2)))
 
 
+def _held(process: psutil.Process) -> tuple[float, int, int]:
+    """Resident MiB, descriptors and threads."""
+    descriptors = process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
+    return process.memory_info().rss / 2**20, descriptors, process.num_threads()
+
+
 def soak(minutes: float, model: str, models: str, threads: int) -> dict[str, object]:
     """Run it; returns the figures."""
     options = ["--device", "cpu", "--threads", str(threads), "--log", "error"]
     options += ["--models", models] if models else []
     samples: list[tuple[float, float, int, int]] = []
     with ServerProcess(options) as server, Client(server.address) as client:
-        before, process = golden(client, model), psutil.Process(server.process.pid)
+        before = golden(client, model)
+        server_itself = psutil.Process(server.process.pid)
+        processes = [server_itself, *server_itself.children(recursive=True)]  # that which runs models is one of its own
         with Proxy(server.address, Faults(cut_after_bytes=40_000, reset=True)) as proxy:
             load, begun_s = Load(server.address, proxy.address, model), time.monotonic()
             while (now_s := time.monotonic() - begun_s) < minutes * 60:
-                descriptors = process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
-                samples.append((now_s, process.memory_info().rss / 2**20, descriptors, process.num_threads()))
+                samples.append((now_s, *np.sum([_held(process) for process in processes], axis=0)))
                 time.sleep(min(2.0, minutes * 6))
             load.stop()
         after, errors = golden(client, model), server.errors()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from assetgen.process import memory
-from assetgen.process.memory import Slabs, copy_into, layout_from, layout_of, views
+from assetgen.process.memory import Slabs, layout_from, layout_of, views
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 ARRAYS = st.dictionaries(
@@ -30,7 +30,7 @@ def test_arrays_arrive_as_they_were(given_arrays):
     layout = layout_of(given_arrays)
     assert layout_from(layout.text) == layout
     slab = Slabs().take(layout.size_bytes or 1)
-    copy_into(slab.whole, layout, given_arrays)
+    slab.fill(layout, given_arrays)
     found = views(slab.bytes(), layout)
     assert list(found) == list(given_arrays)
     for name, values in given_arrays.items():
@@ -66,7 +66,7 @@ def test_lent_memory_is_used_again_when_nobody_holds_it():
     slabs = Slabs()
     layout = layout_of({"a": np.zeros(3, np.float32), "b": np.zeros(5, np.uint8)})
     slab = slabs.take(layout.size_bytes)
-    slab.whole[:] = 7
+    slab.bytes()[:] = 7
     lent = slabs.lend(slab, layout)
     part = lent["b"][1:]
     del lent

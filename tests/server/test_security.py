@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -240,6 +241,42 @@ def test_client_certificates_and_renewal(models, papers, tmp_path):
             papers["server.pem"].write_text("no certificate")
             with reach(server, papers, ca=papers["stranger.pem"], **own) as client:
                 assert [model.id for model in client.models()] == ["tiny"]
+        finally:
+            papers.renew(papers.ca)
+
+
+def test_the_http_port_follows_its_certificates_too(models, papers):
+    """Both the server's own and the authority of its clients, without a restart."""
+    authority = papers.folder / "authority.pem"
+    shutil.copy(papers["client_ca.pem"], authority)
+
+    def ask(port, ca, name):
+        trust = ssl.create_default_context(cafile=papers[ca])
+        trust.load_cert_chain(papers[f"{name}.pem"], papers[f"{name}.key"])
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=trust)
+        try:
+            connection.request(
+                "POST", "/assetgen.v1.ModelService/ListModels", b"{}", {"Content-Type": "application/json"}
+            )
+            return connection.getresponse().status
+        except OSError:
+            return None
+        finally:
+            connection.close()
+
+    with start(models, papers, "--tls-client-ca", str(authority), "--http-port", "0") as server:
+        own = {"cert": papers["client.pem"], "key": papers["client.key"]}
+        with reach(server, papers, **own) as client:
+            port = client.server_info().http_port
+        assert (ask(port, "ca.pem", "client"), ask(port, "ca.pem", "foreign")) == (401, None)
+        try:
+            papers.renew(papers.stranger)
+            assert (ask(port, "ca.pem", "client"), ask(port, "stranger.pem", "client")) == (None, 401)
+            shutil.copy(papers["stranger.pem"], authority)
+            assert (ask(port, "stranger.pem", "client"), ask(port, "stranger.pem", "foreign")) == (None, 401)
+            papers["server.pem"].write_text("no certificate")
+            assert ask(port, "stranger.pem", "foreign") == 401
+            assert "stays in use" in server.errors()
         finally:
             papers.renew(papers.ca)
 
