@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,15 @@ from assetgen.runtime import Session, open_session
 from assetgen.runtime.cpu import usable_cores
 from assetgen.server.bare import bare_server
 from assetgen.store import bundled_models_folder, open_store
-from assetgen.types import ColorSpace, Encoding, FloatArray, MapKind, OutputSpec, PixelFormat, Request
+from assetgen.types import ColorSpace, Encoding, FloatArray, MapKind, OutputSpec, ParameterValue, PixelFormat, Request
 
 SMALL_PX, LARGE_PX, HUGE_PX, FILE_PX = 256, 2048, 4096, 1024
 CLIENTS = 16
 ROUNDS = 5
 PARTS = ("server", "pixels", "memory", "encode", "start")
 STARTS = 3
+# Steps of it never meet: no two calls with a moved slider are the same.
+GOLDEN_SHARE = 0.618034
 
 Say = Callable[[str], None]
 Figures = dict[str, Any]
@@ -107,15 +109,17 @@ def _server(
 ) -> Figures:
     """One raw RGB map at 256 px: the bare session call beside the whole way through a server on loopback.
 
-    Raw calls, those of a bare gRPC server and ours alternate call by call, so that the machine's other load meets all
-    alike; throughputs are of alternating rounds.
+    Raw calls, those of a bare gRPC server and ours, with a new seed and with a moved slider, alternate call by call, so
+    that the machine's other load meets all alike; throughputs are of alternating rounds.
     """
     edge_px = _edge(package, SMALL_PX)
+    slider = next(spec for spec in package.manifest.parameters if spec.type == "float")
     inputs = example_inputs(package, edge_px)
     with ServerProcess(arguments) as server, Client(server.address) as client:
         raw_ms: list[float] = []
         bare_ms: list[float] = []
         served_ms: list[float] = []
+        moved_ms: list[float] = []
         with bare_server(package.folder, device, threads, edge_px) as call_bare:
             for seed in range(20):
                 session.run(inputs)
@@ -126,6 +130,9 @@ def _server(
                 raw_ms.append(_timed_ms(lambda: session.run(inputs)))
                 bare_ms.append(_timed_ms(call_bare))
                 served_ms.append(_timed_ms(lambda: _call(client, package, edge_px, len(served_ms))))
+                share = len(moved_ms) * GOLDEN_SHARE % 1.0
+                moved = {slider.name: slider.minimum + share * (slider.maximum - slider.minimum)}
+                moved_ms.append(_timed_ms(partial(_call, client, package, edge_px, 0, moved)))
         raw_rates: list[float] = []
         served_rates: list[float] = []
         for _ in range(ROUNDS):
@@ -141,6 +148,7 @@ def _server(
         "served_p95_ms": _p95(served_ms),
         "overhead_p50_ms": statistics.median(served_ms) - statistics.median(raw_ms),
         "overhead_of_pairs_p50_ms": above_raw(served_ms),
+        "moved_slider_overhead_of_pairs_p50_ms": above_raw(moved_ms),
         "bare_grpc_overhead_of_pairs_p50_ms": above_raw(bare_ms),
         "raw_per_s": statistics.median(raw_rates),
         f"served_per_s_{CLIENTS}_clients": statistics.median(served_rates),
@@ -228,9 +236,22 @@ def _edge(package: VerifiedPackage, wanted_px: int) -> int:
     return min(wanted_px, package.manifest.size.max_px)
 
 
-def _call(client: Client, package: VerifiedPackage, edge_px: int, seed: int) -> None:
+def _call(
+    client: Client,
+    package: VerifiedPackage,
+    edge_px: int,
+    seed: int,
+    parameters: Mapping[str, ParameterValue] | None = None,
+) -> None:
     output = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
-    request = Request(package.manifest.id, seed=seed, width_px=edge_px, height_px=edge_px, output=output)
+    request = Request(
+        package.manifest.id,
+        seed=seed,
+        width_px=edge_px,
+        height_px=edge_px,
+        parameters=parameters or {},
+        output=output,
+    )
     for _ in client.generate(request):
         pass
 

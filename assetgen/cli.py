@@ -107,7 +107,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a package, or a folder of packages; may be repeated (default: those that come with assetgen)",
     )
-    devices = "auto, cpu, cuda, cuda:N, openvino, openvino:bf16, tensorrt, tensorrt:N; :fp16 or :int8 behind it (auto)"
+    devices = "auto, cpu, cuda, openvino, tensorrt, ort-tensorrt, ort-tensorrt-rtx; :N, :fp16, :bf16, :int8 (auto)"
     parser.add_argument("--device", default="auto", help=devices)
     parser.add_argument("--threads", type=int, default=None, help="of the processor (one a physical core)")
 

@@ -28,7 +28,6 @@ _STYLE = (
     "h2{margin:32px 0 4px}h3{margin:16px 0 4px}p{margin:4px 0 8px;max-width:900px}"
     "table{border-collapse:collapse;margin:8px 0 16px}td,th{padding:4px 18px 4px 0;text-align:left;"
     "border-bottom:1px solid #3c4043;vertical-align:top;white-space:nowrap}td.wide{white-space:normal;max-width:700px}"
-    "td:last-child{white-space:normal}"
     "th{color:#9aa0a6;font-weight:600}tr.head td{color:#9aa0a6;padding-top:14px}"
     ".small{font-size:12px;color:#9aa0a6}.bad{color:#ff8a80}b.mark{padding:1px 8px;border-radius:8px;color:#202124}"
     ".row{display:flex;flex-wrap:wrap;gap:10px;margin:4px 0}svg{background:#28292c;display:block}"
@@ -98,54 +97,42 @@ def _summary(report: Figures) -> str:
 
 
 def _verdicts(report: Figures) -> str:
+    present = _present(report["candidates"])
+    cell = _first_cell(present)
+    memory_px = next((f["peak_memory_bytes"]["edge_px"] for f in present.values() if f.get("peak_memory_bytes")), 0)
+    head = ["device", "verdict", "least PSNR", "normals, mean", cell, "open or build", "graph file"]
+    head += [f"peak memory at {memory_px} px"] if memory_px else []
     rows, group = [], ""
-    cell = _first_cell(report["candidates"])
-    for name, figures in _present(report["candidates"]).items():
+    for name, figures in present.items():
         if figures.get("of", "") != group:
             group = figures["of"]
-            rows.append(f"<tr class=head><td colspan=9>{_e(group)}, held to its own fp32</td></tr>")
-        verdict = figures["verdict"]
-        found = figures["differences"]
+            rows.append(f"<tr class=head><td colspan={len(head)}>{_e(group)}, held to its own fp32</td></tr>")
+        verdict, found = figures["verdict"], figures["differences"]
         timed = figures.get("latency_ms", {}).get(cell, {})
-        memory = figures.get("peak_memory_bytes")
-        size = figures.get("graph_bytes")
-        cells = (
-            _e(name),
-            f'<b class="mark" style="background:{_MARKS[verdict]}">{verdict}</b>',
+        memory, size = figures.get("peak_memory_bytes"), figures.get("graph_bytes")
+        cells = [
+            f"{_e(name)}<br><span class=small>{_e(figures.get('backend', ''))}</span>",
+            _mark(verdict),
             _db(min(found["psnr_db"].values())),
             f"{found['normal_degrees']:.2f}°",
             f"{timed['p50']:.1f} ms, {timed['times_as_fast']:.2f}x" if "p50" in timed else "",
             "" if figures.get("open_s") is None else f"{figures['open_s']:g} s",
-            f"{memory['bytes'] / 1e6:.0f} MB" if memory else "",
             f"{size / 1e6:.1f} MB" if size else "",
-            f"<span class=small>{_e(figures.get('backend', '')).replace('/', '/<wbr>')}</span>",
-        )
+        ]
+        cells += [f"{memory['bytes'] / 1e6:.0f} MB" if memory else ""] if memory_px else []
         rows.append(_row(cells))
         if figures.get("broken"):
-            rows.append(f'<tr><td></td><td colspan=8 class="wide bad">{_e("; ".join(figures["broken"]))}</td></tr>')
-    memory_px = next(
-        (f["peak_memory_bytes"]["edge_px"] for f in report["candidates"].values() if f.get("peak_memory_bytes")), 0
-    )
-    peak = f"peak memory at {memory_px} px" if memory_px else "peak memory"
-    head = (
-        "device",
-        "verdict",
-        "least PSNR",
-        "normals, mean",
-        cell,
-        "open or build",
-        peak,
-        "graph file",
-        "computed by",
-    )
+            why = _e("; ".join(figures["broken"]))
+            rows.append(f'<tr><td></td><td colspan={len(head) - 1} class="wide bad">{why}</td></tr>')
     return _table(head, rows)
 
 
 def _absent(candidates: Figures) -> str:
-    """Those that are not here, by why."""
+    """Those that are not here, by why; what is not here for the first package is not for the others either."""
     reasons: dict[tuple[str, str], list[str]] = {}
+    gone = {name for name, figures in candidates.items() if figures["verdict"] == "absent"}
     for name, figures in candidates.items():
-        if figures["verdict"] == "absent":
+        if name in gone and not ("of" in figures and name.removesuffix(f" of {figures['of']}") in gone):
             reasons.setdefault((figures["reason"], figures.get("hint", "")), []).append(name)
     if not reasons:
         return ""
@@ -158,8 +145,11 @@ def _absent(candidates: Figures) -> str:
 
 
 def _differences(candidates: Figures, outputs: Sequence[tuple[str, int]]) -> str:
-    rows = []
+    rows, group = [], ""
     for name, figures in _present(candidates).items():
+        if figures.get("of", "") != group:
+            group = figures["of"]
+            rows.append(f"<tr class=head><td colspan={len(outputs) + 4}>{_e(group)}, from its own fp32</td></tr>")
         found, allowed = figures["differences"], figures["allowed"]
         least, most = allowed.get("least_psnr_db"), allowed.get("most_normal_degrees", 0.0)
         cells = [_e(name)]
@@ -277,8 +267,7 @@ def _pictures(pictures: Mapping[str, Maps], candidates: Figures) -> str:
             if output in reference:
                 apart = np.abs(values - reference[output])
                 figures.append(_figure(apart * np.float32(GAIN), f"{output}, difference" + _size(apart)))
-        verdict = candidates[name]["verdict"]
-        mark = f'<b class="mark" style="background:{_MARKS[verdict]}">{verdict}</b>'
+        mark = _mark(candidates[name]["verdict"])
         rows.append(f"<h3>{_e(name)} {mark}</h3><div class=row>{''.join(figures)}</div>")
     return "".join(rows)
 
@@ -312,6 +301,10 @@ def _first_cell(candidates: Figures) -> str:
 
 def _db(value: float) -> str:
     return "equal" if value >= EQUAL_DB else f"{value:.1f} dB"
+
+
+def _mark(verdict: str) -> str:
+    return f'<b class="mark" style="background:{_MARKS[verdict]}">{verdict}</b>'
 
 
 def _marked(text: str, holds: bool) -> str:

@@ -28,7 +28,7 @@ from assetgen.store import open_store
 from assetgen.trial import trial_inputs
 
 REFERENCE = "cpu"
-RUNTIMES = ("cpu", "openvino", "cuda", "tensorrt")
+RUNTIMES = ("cpu", "openvino", "cuda", "tensorrt", "ort-tensorrt", "ort-tensorrt-rtx")
 # What else is tried: always, where a runtime rounds the fp32 graph itself; elsewhere if the package has such a graph.
 _ROUNDS_ITSELF = ("openvino:bf16",)
 _FROM_GRAPHS = (
@@ -39,6 +39,8 @@ _FROM_GRAPHS = (
     "tensorrt:fp16",
     "tensorrt:bf16",
     "tensorrt:int8",
+    "ort-tensorrt:fp16",
+    "ort-tensorrt-rtx:fp16",
 )
 EDGES_PX, BATCHES = (256, 512, 1024), (1, 2, 4, 8)
 QUICK_EDGES_PX, QUICK_BATCHES = (256,), (1, 2)
@@ -96,8 +98,8 @@ def run(
         RuntimeMissing: the device that was asked for is not here.
         PackageInvalid, PolicyViolated, OutputUnwritable: see there.
     """
-    package = _package(folder)
-    more = _labelled(package, [_package(other) for other in beside])
+    package = one_package(folder)
+    more = _labelled(package, [one_package(other) for other in beside])
     begun_s = time.perf_counter()
     candidates = _opened(package, "", device, threads, others or {}, say)
     there = [candidate for candidate in candidates if candidate.session is not None]
@@ -136,7 +138,7 @@ def run(
 def names_for(manifest: Manifest, device: str) -> list[str]:
     """Devices to try, the reference first; raises ConfigInvalid if there is no such device."""
     graphs = manifest.graphs
-    names = ["cpu", "openvino", *_ROUNDS_ITSELF, "cuda", "tensorrt"]
+    names = [*RUNTIMES, *_ROUNDS_ITSELF]
     names += [name for name in _FROM_GRAPHS if name.partition(":")[2] in graphs]
     names.sort(key=lambda name: RUNTIMES.index(name.partition(":")[0]))
     if device == "all":
@@ -169,7 +171,8 @@ def peak_memory(folder: str, device: str, threads: int | None, edge_px: int) -> 
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _package(folder: Path) -> VerifiedPackage:
+def one_package(folder: Path) -> VerifiedPackage:
+    """The one package in a folder, verified as a server would; raises ConfigInvalid if there is not one."""
     packages = open_store([folder])
     if len(packages) != 1:
         raise ConfigInvalid(f"{folder} holds {len(packages)} packages", hint="give the folder of one")

@@ -18,6 +18,7 @@ from assetgen import policy
 from assetgen.errors import ConfigInvalid, OutputUnwritable, ParityFailed
 from assetgen.fidelity import LEAST_PSNR_DB, MOST_NORMAL_DEGREES, Comparison, Differences, broken_limits
 from assetgen.manifest import PRECISIONS, Manifest, PrecisionSpec
+from assetgen.optimize import one_package
 from assetgen.package import VerifiedPackage, verify_package, write_manifest
 from assetgen.runtime.choice import ratio_of_times
 from assetgen.types import FloatArray, MapKind
@@ -64,7 +65,7 @@ def add_precisions(package: Path, output: Path, precisions: Sequence[str], notif
     for precision in precisions:
         if precision not in PRECISIONS:
             raise ConfigInvalid(f"--precision {precision}: use {', '.join(('fp32', *PRECISIONS))}")
-    verified = verify_package(package)
+    verified = one_package(package)  # whose graph is about to be run, and may be anybody's
     manifest = verified.manifest
     model = onnx.load_from_string(verified.read(manifest.graph))
     checks = real_inputs(manifest, CHECKS, FIRST_CHECK_SEED, CHECK_PX)

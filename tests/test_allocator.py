@@ -41,3 +41,34 @@ with tempfile.NamedTemporaryFile() as file:
 def test_threads_share_two_arenas(how, fewest, most):
     done = subprocess.run([sys.executable, "-c", THREADS, how], capture_output=True, text=True, check=True)
     assert fewest <= int(done.stdout) <= most
+
+
+FREED = """
+import ctypes
+from pathlib import Path
+from assetgen.allocator import give_freed_memory_back, keep_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+
+keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+before = resident()
+blocks = [libc.malloc(100_000) for _ in range(1000)]
+for block in blocks:
+    ctypes.memset(ctypes.c_void_p(block), 1, 100_000)
+for block in blocks[::2]:
+    libc.free(block)
+half = resident()
+give_freed_memory_back()
+print(half - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or sys.platform != "linux", reason="the allocator is glibc's")
+def test_what_is_free_between_what_is_in_use_goes_back():
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    kept, left = map(int, done.stdout.split())
+    assert kept > 85
+    assert left < 60

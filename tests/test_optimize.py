@@ -4,15 +4,19 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from assetgen import cli, optimize
-from assetgen.errors import ConfigInvalid, OutputUnwritable, PackageInvalid, RuntimeMissing
+from assetgen.errors import ConfigInvalid, OutputUnwritable, PackageInvalid, PolicyViolated, RuntimeMissing
 from assetgen.manifest import PrecisionSpec
-from assetgen.package import verify_package
+from assetgen.package import verify_package, write_manifest
 from assetgen.runtime import choice, open_session
 from assetgen.runtime.cache import VARIABLE as CACHE_VARIABLE
-from tests.helpers.tiny_package import tiny_manifest, write_tiny_package
+from export import precisions
+from tests.helpers.tiny_package import tiny_manifest, tiny_model, write_tiny_package
 
 PLAN = optimize.Plan(edges_px=(64,), batches=(1, 2), checks=2, cell_s=0.01, memory=False)
 
@@ -112,7 +116,7 @@ def test_all_measures_what_is_here_says_why_the_rest_is_not_and_keeps_the_choice
     monkeypatch.setattr(optimize, "open_session", opened)
     status, report = made(folder, tmp_path, "all")
     verdicts = {name: figures["verdict"] for name, figures in report["candidates"].items()}
-    absent = dict.fromkeys(("openvino", "cuda", "tensorrt"), "absent")
+    absent = dict.fromkeys(("openvino", "cuda", "tensorrt", "ort-tensorrt", "ort-tensorrt-rtx"), "absent")
     assert (status, verdicts) == (0, {"cpu": "holds", "openvino:bf16": "holds"} | absent)
     assert report["candidates"]["cuda"]["reason"] == "cuda is not installed"
     package = verify_package(folder)
@@ -129,7 +133,8 @@ def test_a_device_that_was_asked_for_must_be_there(folder, tmp_path):
 
 
 def test_precisions_of_the_package_are_tried():
-    assert optimize.names_for(tiny_manifest(), "all") == ["cpu", "openvino", "openvino:bf16", "cuda", "tensorrt"]
+    known = ["cpu", "openvino", "openvino:bf16", "cuda", "tensorrt", "ort-tensorrt", "ort-tensorrt-rtx"]
+    assert optimize.names_for(tiny_manifest(), "all") == known
     assert optimize.names_for(tiny_manifest(), "openvino") == ["cpu", "openvino"]
     specs = {name: PrecisionSpec(f"generator.{name}.onnx", {}) for name in ("fp16", "int8")}
     more = optimize.names_for(replace(tiny_manifest(), precisions=specs), "all")
@@ -191,6 +196,56 @@ def test_the_command_line_knows_it(folder, tmp_path, monkeypatch, capsys):
     assert cli.main(arguments) == 0
     assert "open it in a browser" in capsys.readouterr().out
     assert (tmp_path / "report" / "deploy.json").is_file()
+
+
+def asks_for_terabytes():
+    """A graph of less than 100 bytes that is valid ONNX and makes 4 TB of zeros."""
+    made = helper.make_graph(
+        [helper.make_node("ConstantOfShape", ["k"], ["y"])],
+        "g",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(np.array([2**40]), "k")],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=8)
+    model.ClearField("producer_name")
+    data = model.SerializeToString()
+    onnx.checker.check_model(model)
+    assert len(data) < 100
+    return data
+
+
+def newer():
+    model = tiny_model()
+    model.opset_import[0].version = 99
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("graph", "rule"),
+    [
+        (asks_for_terabytes(), "inputs"),
+        (tiny_model().SerializeToString()[:-40], "not an ONNX model, or is cut off|not hold|cut"),
+        (newer(), "has opset 99, allowed are"),
+        (b"\x08\x08" + b"foreign" * 9, "not an ONNX model"),
+    ],
+    ids=["terabytes", "truncated", "newer", "foreign"],
+)
+@pytest.mark.parametrize("command", ["optimize", "export"])
+def test_a_graph_that_no_package_may_hold_is_refused_before_anything_runs(
+    folder, tmp_path, monkeypatch, graph, rule, command
+):
+    (folder / "generator.onnx").write_bytes(graph)
+    write_manifest(folder, tiny_manifest())
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("it was opened"))
+    work = {
+        "optimize": lambda: made(folder, tmp_path),
+        "export": lambda: precisions.add_precisions(folder, tmp_path / "out", ["fp16"], lambda _line: None),
+    }
+    with pytest.raises(PolicyViolated, match=rule) as error:
+        work[command]()
+    assert "assetgen export" in error.value.hint
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_packages_and_outputs_are_refused(folder, tmp_path):

@@ -16,7 +16,9 @@ Parameters act by name, and a model declares those it offers:
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -36,7 +38,7 @@ from assetgen.kinds.plan import (
     check_parameters,
     shown,
 )
-from assetgen.manifest import PARTS, PATTERNS, LayoutSpec, Manifest
+from assetgen.manifest import PARTS, PATTERNS, InputSpec, LayoutSpec, Manifest
 from assetgen.package import VerifiedPackage
 from assetgen.postprocess import encode, pbr, profiles, xmp
 from assetgen.types import (
@@ -51,6 +53,8 @@ from assetgen.types import (
 
 ANY_PATTERN = "auto"
 ALL_PARTS = "all"
+# Of the last assets up to that size, what their seeds stand for is kept: 2 MB each.
+KEPT_PX, DRAWS_KEPT = 512 * 512, 8
 _TYPES = {
     "class": "choice",
     "blend_class": "choice",
@@ -183,12 +187,15 @@ def resolve(manifest: Manifest, request: Request) -> Plan:
 
 
 def prepare(manifest: Manifest, plan: Plan, index: int) -> dict[str, FloatArray]:
-    """Make the graph's inputs for asset ``index``: name to array, batch dimension 1."""
-    rng = latents.generator(plan.seed, index)
-    z = latents.latent(rng, manifest.latent_dimension)
+    """Make the graph's inputs for asset ``index``: name to array, batch dimension 1; layout and noise are read-only."""
+    size = plan.height_px, plan.width_px
+    draw = _draw if math.prod(size) <= KEPT_PX else _draw.__wrapped__
+    z, spatial = draw(
+        plan.layout_seed, index, size, manifest.inputs, manifest.latent_dimension,
+        plan.layout, plan.pattern, plan.pattern_scale,
+    )  # fmt: skip
     if plan.layout_seed != plan.seed:
-        rng = latents.generator(plan.layout_seed, index)
-        latents.latent(rng, manifest.latent_dimension)  # the layout of a seed is the same here as with that seed itself
+        z = latents.latent(latents.generator(plan.seed, index), manifest.latent_dimension)
     values: dict[str, FloatArray] = {
         "latent": z[None],
         "class_weights": np.array([plan.class_weights], dtype=np.float32),
@@ -198,13 +205,7 @@ def prepare(manifest: Manifest, plan: Plan, index: int) -> dict[str, FloatArray]
     }
     inputs = {spec.name: values[spec.role] for spec in manifest.inputs if spec.role in values}
     inputs |= {name: np.array([[value]], dtype=np.float32) for name, value in plan.sliders.items()}
-    inputs |= _lay(manifest, plan, rng)
-    noisy = [spec for spec in manifest.inputs if spec.role in ("grid", "noise")]
-    shapes = [
-        (1, int(spec.shape[1]), plan.height_px // spec.stride_px, plan.width_px // spec.stride_px) for spec in noisy
-    ]
-    inputs |= {spec.name: noise for spec, noise in zip(noisy, latents.noises(rng, shapes), strict=True)}
-    return inputs
+    return inputs | spatial
 
 
 def _second_latent(manifest: Manifest, plan: Plan, index: int, z: FloatArray) -> FloatArray:
@@ -214,16 +215,38 @@ def _second_latent(manifest: Manifest, plan: Plan, index: int, z: FloatArray) ->
     return latents.latent(latents.generator(plan.mix_seed, index), manifest.latent_dimension)
 
 
-def _lay(manifest: Manifest, plan: Plan, rng: np.random.Generator) -> dict[str, FloatArray]:
-    """The layout inputs by name: one layout at the resolutions that the model asks for."""
-    specs = sorted((spec for spec in manifest.inputs if spec.role == "layout"), key=lambda spec: -spec.stride_px)
-    if not specs:
-        return {}
-    finest_px = specs[-1].stride_px
-    layout = layouts.draw_layout(rng, plan.layout, plan.pattern, plan.pattern_scale)
-    channels = layouts.raster(rng, layout, (plan.height_px // finest_px, plan.width_px // finest_px))
-    levels = layouts.pyramid(channels, len(specs))
-    return {spec.name: level[None] for spec, level in zip(specs, levels, strict=True)}
+@functools.lru_cache(maxsize=DRAWS_KEPT)
+def _draw(
+    seed: int,
+    index: int,
+    size: tuple[int, int],
+    specs: tuple[InputSpec, ...],
+    latent_dimension: int,
+    layout: LayoutSpec,
+    pattern: str,
+    pattern_scale: float,
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """All that a seed stands for: its latent, and the layout and noise inputs by name.
+
+    The last ones are kept: while somebody moves a slider they stay the same, and drawing them is most of what a call
+    costs beside the graph.
+    """
+    rng = latents.generator(seed, index)
+    z = latents.latent(rng, latent_dimension)
+    spatial: dict[str, FloatArray] = {}
+    laid = sorted((spec for spec in specs if spec.role == "layout"), key=lambda spec: -spec.stride_px)
+    if laid:
+        finest_px = laid[-1].stride_px
+        drawn = layouts.draw_layout(rng, layout, pattern, pattern_scale)
+        channels = layouts.raster(rng, drawn, (size[0] // finest_px, size[1] // finest_px))
+        levels = layouts.pyramid(channels, len(laid))
+        spatial = {spec.name: level[None] for spec, level in zip(laid, levels, strict=True)}
+    noisy = [spec for spec in specs if spec.role in ("grid", "noise")]
+    shapes = [(1, int(spec.shape[1]), size[0] // spec.stride_px, size[1] // spec.stride_px) for spec in noisy]
+    spatial |= {spec.name: noise for spec, noise in zip(noisy, latents.noises(rng, shapes), strict=True)}
+    for values in (z, *spatial.values()):
+        values.flags.writeable = False
+    return z, spatial
 
 
 def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, FloatArray]) -> Iterator[Artifact]:

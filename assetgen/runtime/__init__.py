@@ -73,8 +73,9 @@ def open_session(package: VerifiedPackage, device: str = "auto", threads: int | 
     Args:
         package: the graph's bytes are checked against the manifest again while they are read.
         device: ``cpu``, ``cuda``, ``cuda:N`` by ONNX Runtime; ``openvino``, ``openvino:bf16``, the CPU by OpenVINO
-            in fp32 or bf16; ``tensorrt``, ``tensorrt:N``, a GPU by TensorRT; ``auto``: CUDA by ONNX Runtime if a
-            session really opens there, else the CPU by the fastest runtime that holds the tolerance (``choice``).
+            in fp32 or bf16; ``tensorrt``, ``tensorrt:N``, a GPU by TensorRT; ``ort-tensorrt``, ``ort-tensorrt-rtx``,
+            the same by ONNX Runtime's providers; ``auto``: CUDA by ONNX Runtime if a session really opens there, else
+            the CPU by the fastest runtime that holds the tolerance (``choice``).
             ``:fp16`` or ``:int8`` behind a name takes the package's graph in that precision.
         threads: of the CPU; ``None`` means one a physical core.
 
@@ -83,12 +84,14 @@ def open_session(package: VerifiedPackage, device: str = "auto", threads: int | 
         ConfigInvalid: no such device name, a number of threads below 1, or no graph in that precision.
         PackageInvalid: the graph changed since it was verified, or cannot be loaded.
     """
-    from assetgen.runtime import choice, openvino, ort, tensorrt
+    from assetgen.runtime import choice, openvino, ort, ort_tensorrt, tensorrt
 
     if device == "auto":
         return choice.open_fastest(package, threads)
     if device.startswith("openvino"):
         return openvino.open_openvino_session(package, device, threads)
+    if device.startswith("ort-tensorrt"):
+        return ort_tensorrt.open_ort_tensorrt_session(package, device)
     if device.startswith("tensorrt"):
         return tensorrt.open_tensorrt_session(package, device)
     return ort.open_ort_session(package, device, threads)

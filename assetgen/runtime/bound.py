@@ -7,6 +7,7 @@ one thread of the session's own does all runs.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,11 @@ class BoundSession:
             raise Cancelled("the run was stopped on request")
         return outputs
 
+    def repeat(self, inputs: Mapping[str, FloatArray], count: int) -> float:
+        """Run ``count`` times over what lies on the device; returns seconds a run, in which nothing is copied."""
+        self.run(inputs)
+        return self._runner.submit(self._repeat, inputs, count).result()
+
     def join(self) -> None:
         """Do nothing: it never splits."""
 
@@ -135,6 +141,13 @@ class BoundSession:
             value.update_inplace(np.ascontiguousarray(inputs[name]))
         self._session.run_with_iobinding(bound.binding, bound.options)
         return {name: _owned(value.numpy()) for name, value in bound.outputs.items()}
+
+    def _repeat(self, inputs: Mapping[str, FloatArray], count: int) -> float:
+        bound = self._at(inputs)
+        begun_s = time.perf_counter()
+        for _ in range(count):
+            self._session.run_with_iobinding(bound.binding, bound.options)
+        return (time.perf_counter() - begun_s) / count
 
     def _check(self, inputs: Mapping[str, FloatArray]) -> None:
         """Buffers take any bytes of the right number."""

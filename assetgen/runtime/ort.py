@@ -100,7 +100,10 @@ def open_ort_session(
     """Load a package's graph; see ``runtime.open_session``."""
     match = _NAME.fullmatch(device)
     if match is None:
-        allowed = "auto, cpu, cuda or cuda:N, openvino or openvino:bf16, tensorrt; or one with :fp16 or :int8 behind it"
+        allowed = (
+            "auto, cpu, cuda or cuda:N, openvino or openvino:bf16, tensorrt, ort-tensorrt, ort-tensorrt-rtx; or one "
+            "with :fp16 or :int8 behind it"
+        )
         raise ConfigInvalid(f"device {device!r:.80} is not allowed; use {allowed}", field="device")
     if threads is not None and not 1 <= threads <= 1024:
         raise ConfigInvalid(f"threads: {threads} is not allowed; use 1 to 1024", field="threads")

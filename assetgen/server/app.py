@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from assetgen.allocator import keep_freed_memory
+from assetgen.allocator import give_freed_memory_back, keep_freed_memory
 from assetgen.errors import AddressUnusable, ConfigInvalid, RuntimeMissing
 from assetgen.jobs import JobLimits, Jobs
 from assetgen.server.blobs import Blobs
@@ -51,7 +52,7 @@ OPTIONS = (
 
 SPARE_THREADS = 16
 SHARED_BYTES = 256 * 2**20
-WAKE_S = 0.5
+WAKE_S, TIDY_S = 0.5, 60.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def open_configured(settings: Mapping[str, Any]) -> tuple[Service, ServerConfig]
     Raises:
         ConfigInvalid: settings that belong together are not.
     """
+    keep_freed_memory()
     limits = Limits(
         max_calls=settings["max_calls"],
         max_held_px=int(settings["max_mpx"] * 2**20),
@@ -164,11 +166,12 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
         ConfigInvalid: a certificate or the file of tokens is wrong.
         RuntimeMissing: reflection, metrics or traces are wanted but not installed.
     """
-    keep_freed_memory()
     _check_open(config)
     tokens = TokenTable(config.tokens) if config.tokens else None
     metrics = Metrics(service) if config.metrics_port is not None else None
     jobs = Jobs(service, config.jobs, metrics.made) if metrics else Jobs(service, config.jobs)
+    if metrics is not None:
+        metrics.watch("jobs_held_bytes", "Files of jobs.", lambda: jobs.held_bytes)
     front = Front(service, tokens, metrics, jobs=jobs)
     with ExitStack() as beside:
         beside.callback(jobs.close)
@@ -179,6 +182,8 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
         if (shared := _shared_files(config.shared_bytes)) is not None:
             front = replace(front, shared=shared)
             beside.callback(shared.close)
+            if metrics is not None:
+                metrics.watch("shared_bytes", "Shared memory for clients.", lambda: shared.held_bytes)
         if config.http_port is not None:
             import_uvicorn()
             listener = beside.enter_context(listen(config.host, config.http_port))
@@ -242,8 +247,11 @@ def _serve_until_stopped(
     for name in services:
         health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     ready()
-    able = True
+    able, tidy_s = True, time.monotonic() + TIDY_S
     while not stop.wait(WAKE_S):  # without a limit, Windows would not deliver signals
+        if time.monotonic() >= tidy_s:
+            give_freed_memory_back()
+            tidy_s = time.monotonic() + TIDY_S
         if able != (not service.problem):
             able = not able
             state = health_pb2.HealthCheckResponse.SERVING if able else health_pb2.HealthCheckResponse.NOT_SERVING

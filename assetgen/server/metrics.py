@@ -7,7 +7,7 @@ client sends, their number is bounded.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -39,7 +39,7 @@ class Metrics:
             "assetgen_stage_seconds", "Of calls that succeeded.", ["model", "stage"], buckets=SECONDS, **shared
         )
         self._sent = library.Counter("assetgen_sent_bytes", "Messages sent.", ["model"], **shared)
-        gauges = {
+        gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "calls_under_way": ("Calls accepted that have not ended.", lambda: service.calls_under_way),
             "held_pixels": ("Pixels of the assets under way.", lambda: service.held_px),
             "assets_waiting": ("Assets that wait for a place.", lambda: service.worker.waiting),
@@ -58,7 +58,11 @@ class Metrics:
             for cause in CAUSES:
                 ends.labels(cause).set_function(lambda cause=cause: process.ends[cause])
         for name, (text, read) in gauges.items():
-            library.Gauge(f"assetgen_{name}", text, **shared).set_function(read)
+            self.watch(name, text, read)
+
+    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show what ``read`` says whenever somebody looks."""
+        self._library.Gauge(f"assetgen_{name}", text, registry=self.registry).set_function(read)
 
     def call(self, method: str, code: str, reason: str, seconds: float) -> None:
         """Count a call that has ended."""

@@ -245,6 +245,25 @@ def test_metal_only_where_the_class_has_it():
     assert pixels(finished(parameters={"class": "steel"})["metallic"]).max() > 0
 
 
+def test_what_a_seed_stands_for_is_drawn_once_while_sliders_move_and_cannot_be_changed():
+    def inputs(**changes):
+        return texture.prepare(MANIFEST, texture.resolve(MANIFEST, request(**{"seed": 11} | changes)), 0)
+
+    first, moved = inputs(), inputs(parameters={"truncation": 0.1})
+    drawn = [spec.name for spec in MANIFEST.inputs if spec.role in ("grid", "noise", "layout")]
+    assert all(moved[name] is first[name] for name in drawn)
+    with pytest.raises(ValueError, match="read-only"):
+        first["grid"][:] = 0
+    for change in ({"seed": 12}, {"width_px": 128}, {"parameters": {"variation_seed": 3}}):
+        other = inputs(**change)
+        assert not any(np.array_equal(other[name], first[name]) for name in drawn)
+    texture._draw.cache_clear()
+    again = inputs()
+    assert all(np.array_equal(again[name], first[name]) for name in first)
+    large = {"width_px": MANIFEST.size.max_px, "height_px": MANIFEST.size.max_px}
+    assert inputs(**large)["grid"] is not inputs(**large)["grid"], "large ones would fill memory"
+
+
 def test_roughness_shift_is_clipped():
     assert pixels(finished(parameters={"roughness_shift": 1})["roughness"]).min() == 255
     assert pixels(finished(parameters={"roughness_shift": -1})["roughness"]).max() == 0

@@ -10,6 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 
 from assetgen.kinds import KINDS
@@ -43,3 +44,7 @@ class Graph:
         values = self._session.run(self._names, self._kind.prepare(manifest, plan, 0))
         (artifact,) = self._kind.finish(manifest, plan, 0, dict(zip(self._names, values, strict=True)))
         return bytes(artifact.data)
+
+    def array(self) -> np.ndarray:
+        """The same as an array of bytes."""
+        return np.frombuffer(bytearray(self.pixels()), np.uint8)

@@ -1,0 +1,200 @@
+"""How each peer is started and called: by HTTP, or by the protocol on gRPC that KServe, Triton and MLServer share."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import psutil
+
+FOLDER = Path(__file__).resolve().parent / "peer_servers"
+ROOT = FOLDER.parents[2]
+MODEL = "peer"
+START_S = 240.0
+TRITON_CONFIG = """
+name: "peer"
+backend: "python"
+max_batch_size: 0
+input { name: "seed" data_type: TYPE_INT32 dims: [1] }
+output { name: "pixels" data_type: TYPE_UINT8 dims: [-1] }
+instance_group { kind: KIND_CPU count: 1 }
+"""
+
+Call = Callable[[], bytes]
+Connect = Callable[[], AbstractContextManager[Call]]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A peer.
+
+    Attributes:
+        command: from the Python of its environment, a folder for its files and a port; also further variables.
+        kserve: called by ModelInfer over gRPC; else by POST to ``/predict``.
+    """
+
+    command: Callable[[str, Path, int], tuple[list[str], dict[str, str]]]
+    kserve: bool = False
+
+
+def _litserve(python: str, _: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    return [python, "litserve_server.py", str(port)], {}
+
+
+def _bentoml(python: str, _: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    command = [python, "-m", "bentoml", "serve", "bentoml_service:Service", "--port", str(port)]
+    return command, {"BENTOML_DO_NOT_TRACK": "1"}
+
+
+def _ray(python: str, _: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    return [python, "ray_server.py", str(port)], {"RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def _mlserver(python: str, folder: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    ports = {"http_port": _free_port(), "grpc_port": port, "metrics_port": _free_port()}
+    settings = {"host": "127.0.0.1", "parallel_workers": 0, "debug": False, **ports}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    (folder / "model-settings.json").write_text(json.dumps({"name": MODEL, "implementation": "mlserver_model.Model"}))
+    return [str(Path(python).parent / "mlserver"), "start", str(folder)], {}
+
+
+def _triton(python: str, folder: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    """The server in the wheel nvidia-pytriton, with its Python backend."""
+    code = "import pytriton, sys; print(pytriton.__path__[0]); print('%d.%d' % sys.version_info[:2])"
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    server, version = Path(found[0]) / "tritonserver", found[1]
+    model = folder / "models" / MODEL
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text(TRITON_CONFIG)
+    shutil.copy(FOLDER / "triton_model.py", model / "1" / "model.py")
+    backend = folder / "backends" / "python"
+    shutil.copytree(server / "backends" / "python", backend)
+    shutil.copy(server / "python_backend_stubs" / version / "triton_python_backend_stub", backend)  # of this Python
+    command = [str(server / "bin" / "tritonserver"), "--model-repository", str(folder / "models")]
+    command += ["--backend-directory", str(backend.parent), "--grpc-port", str(port), "--grpc-address", "127.0.0.1"]
+    command += ["--allow-http", "false", "--allow-metrics", "false", "--disable-auto-complete-config"]
+    site = subprocess.run(
+        [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    own = (Path(site) / "nvidia_pytriton.libs", Path(python).resolve().parent.parent / "lib")  # the second: Python's
+    libraries = ":".join(map(str, own))
+    return command, {"LD_LIBRARY_PATH": libraries, "PYTHONPATH": f"{site}:{FOLDER}:{ROOT}"}
+
+
+PEERS = {
+    "litserve": Peer(_litserve),
+    "bentoml": Peer(_bentoml),
+    "ray": Peer(_ray),
+    "mlserver": Peer(_mlserver, kserve=True),
+    "triton": Peer(_triton, kserve=True),
+}
+
+
+@contextmanager
+def started(name: str, python: str, facts: dict[str, object], size_bytes: int) -> Iterator[Connect]:
+    """Start a peer; what is yielded opens a connection, which calls it as often as one likes.
+
+    Args:
+        python: of the environment that the peer is installed in.
+        facts: what ``graph.Graph`` wants to know.
+        size_bytes: what an answer must have.
+    """
+    peer, port = PEERS[name], _free_port()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        command, variables = peer.command(python, folder, port)
+        own = {"ASSETGEN_PEER": json.dumps(facts), "PYTHONPATH": f"{FOLDER}:{ROOT}"} | variables
+        log = stack.enter_context((folder / "log").open("w+"))
+        process = subprocess.Popen(
+            command, cwd=FOLDER, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        stack.callback(_end, process)
+        connect = functools.partial(_by_kserve if peer.kserve else _by_http, port)
+        end_s = time.monotonic() + START_S
+        while True:
+            try:
+                with connect() as call:
+                    data = call()
+                break
+            except (OSError, http.client.HTTPException, AssertionError, grpc.RpcError) as error:
+                if process.poll() is not None or time.monotonic() > end_s:
+                    said = (folder / "log").read_text()[-3000:]
+                    raise RuntimeError(f"{name} does not answer: {error}: {said}") from error
+                time.sleep(0.5)
+        assert len(data) == size_bytes, data[:300]
+        yield connect
+
+
+@contextmanager
+def _by_http(port: int) -> Iterator[Call]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def call() -> bytes:
+        try:
+            connection.request("POST", "/predict", b"{}", {"Content-Type": "application/json"})
+        except ConnectionError:  # it was idle for so long that the peer closed it
+            connection.close()
+            connection.request("POST", "/predict", b"{}", {"Content-Type": "application/json"})
+        try:
+            response = connection.getresponse()
+            data = response.read()
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            raise
+        assert response.status == 200, data[:300]
+        return data
+
+    try:
+        yield call
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _by_kserve(port: int) -> Iterator[Call]:
+    from tritonclient.grpc import service_pb2
+
+    request = service_pb2.ModelInferRequest(model_name=MODEL)
+    request.inputs.add(name="seed", datatype="INT32", shape=[1])
+    request.raw_input_contents.append(bytes(4))
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+
+        def call() -> bytes:
+            answer = infer(request, timeout=60)
+            if answer.raw_output_contents:
+                return bytes(answer.raw_output_contents[0])
+            return bytes(answer.outputs[0].contents.uint_contents)
+
+        yield call
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with suppress(psutil.NoSuchProcess):  # it ended by itself
+        for one in psutil.Process(process.pid).children(recursive=True):  # the peers' workers do not end with them
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.kill()
+    process.wait()
