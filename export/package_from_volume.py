@@ -19,6 +19,7 @@ from assetgen.kinds import KINDS
 from assetgen.kinds.mesh import CHANNELS, FEWEST_TRIANGLES, MOST_TRIANGLES, OUTPUT
 from assetgen.manifest import ClassSpec, InputSpec, Manifest, OutputMap, ParameterSpec, SizeSpec
 from assetgen.models.parts import baked
+from assetgen.models.prior import LatentPrior, draw
 from assetgen.models.volume import VolumeGenerator
 from assetgen.postprocess import mesh as meshes
 from assetgen.postprocess.mesh_preview import picture_of_mesh
@@ -48,18 +49,24 @@ CHECKED_TRIANGLES = (2000, 500)
 class VolumeGraph(nn.Module):
     """Latent, class weights and truncation ``[n, 1]`` to slices side by side ``[n, 4, atlas, atlas]`` in [0, 1].
 
-    Truncation scales z: all of them are normal, and shorter ones are more typical.
+    Truncation scales z, before it becomes a code of its class: shorter ones are more typical.
     """
 
-    def __init__(self, generator: VolumeGenerator) -> None:
+    mean: Tensor
+    roots: Tensor
+
+    def __init__(self, generator: VolumeGenerator, prior: LatentPrior) -> None:
         super().__init__()
         self.generator = generator
+        self.register_buffer("mean", prior.mean)
+        self.register_buffer("roots", prior.roots())
         self.edge = generator.config.edge
         self.columns = columns_of(self.edge)
 
     def forward(self, z: Tensor, class_weights: Tensor, truncation: Tensor) -> Tensor:
         """Return the picture of slices; see ``assetgen.postprocess.slices``."""
-        volume = (self.generator(z * truncation, class_weights) * 0.5 + 0.5).clamp(0, 1)
+        code = draw(z * truncation, class_weights, self.mean, self.roots)
+        volume = (self.generator(code, class_weights) * 0.5 + 0.5).clamp(0, 1)
         edge, columns = self.edge, self.columns
         volume = F.pad(volume, (0, 0, 0, 0, 0, columns**2 - edge), value=1.0)
         tiles = volume.reshape(-1, CHANNELS, columns, columns, edge, edge).permute(0, 1, 2, 4, 3, 5)
@@ -91,7 +98,9 @@ def package_from_volume(
     classes = tuple(saved.facts["classes"])
     generator = VolumeGenerator(volume_config(recipe, len(classes)))
     checkpoint.restore_module(generator, saved, "average")
-    graph = VolumeGraph(baked(generator))  # type: ignore[arg-type]
+    prior = LatentPrior(len(classes), recipe.latent)
+    checkpoint.restore_module(prior, saved, "prior")
+    graph = VolumeGraph(baked(generator), prior)  # type: ignore[arg-type]
     inputs = (
         InputSpec("z", "latent", ("n", recipe.latent)),
         InputSpec("class_weights", "class_weights", ("n", len(classes))),

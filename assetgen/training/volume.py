@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from assetgen import latents
 from assetgen.datasets.tiles import ByteArray
 from assetgen.errors import ConfigInvalid
+from assetgen.models.prior import LatentPrior
 from assetgen.models.volume import CHANNELS, VolumeConfig, VolumeDiscriminator, VolumeEncoder, VolumeGenerator
 from assetgen.postprocess import mesh as meshes
 from assetgen.postprocess.mesh_preview import picture_of_mesh
@@ -79,9 +80,11 @@ class VolumeTask:
         self.generator = VolumeGenerator(config).to(device)
         self.critic = VolumeDiscriminator(config).to(device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.prior = LatentPrior(config.classes, config.latent).to(device)
         self.modules: dict[str, nn.Module] = {
             "generator": self.generator,
             "average": self.average,
+            "prior": self.prior,
             "discriminator": self.critic,
         }
         self.optimisers = {
@@ -165,14 +168,14 @@ class VolumeTask:
         draws = latents.generator(seed, label).standard_normal((1, self.recipe.latent), dtype=np.float32)
         weights = torch.eye(len(self.volumes.classes))[label : label + 1].to(self.device)
         with torch.no_grad():
-            made: Tensor = self.average(torch.from_numpy(draws).to(self.device), weights)
+            made: Tensor = self.average(self.prior(torch.from_numpy(draws).to(self.device), weights), weights)
         return made[0].float().cpu().numpy()
 
     def _volumes(self, labels: list[int], seed: int) -> Tensor:
         draws = latents.generator(seed, 0).standard_normal((len(labels), self.recipe.latent), dtype=np.float32)
         weights = F.one_hot(torch.tensor(labels), len(self.volumes.classes)).float().to(self.device)
         with torch.no_grad():
-            made: Tensor = self.average(torch.from_numpy(draws).to(self.device), weights)
+            made: Tensor = self.average(self.prior(torch.from_numpy(draws).to(self.device), weights), weights)
         return made.float().cpu()
 
     def _critic_step(self, reals: Tensor, labels: Tensor, progress: Progress, sums: Sums) -> float:
@@ -180,7 +183,8 @@ class VolumeTask:
         step = progress.step
         drawn = fake_latents(self.volumes, self.share, step, device=self.device)
         with torch.no_grad(), autocast(self.recipe, self.device):
-            fakes = self.generator(drawn.z, drawn.class_weights, self._start(step), self.recipe.stride).float()
+            z = self.prior(drawn.z, drawn.class_weights)
+            fakes = self.generator(z, drawn.class_weights, self._start(step), self.recipe.stride).float()
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step)
         reals = every(reals, self._start(step), self.recipe.stride)
         shown = Shown(
@@ -199,7 +203,8 @@ class VolumeTask:
             rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step + (GENERATOR_STREAM << 40))
             self.critic.requires_grad_(False)
             with autocast(recipe, self.device):
-                fakes = self.generator(drawn.z, drawn.class_weights, self._start(step), recipe.stride).float()
+                z = self.prior(drawn.z, drawn.class_weights)
+                fakes = self.generator(z, drawn.class_weights, self._start(step), recipe.stride).float()
             fakes = augment_volumes(fakes, progress.augment, recipe.augment_shift, rng)
             loss = loss + recipe.adversarial * self.adversary.verdict(_folded(fakes), drawn.labels, None, sums)
             self.critic.requires_grad_(True)
@@ -218,13 +223,18 @@ class VolumeTask:
         return z, y, x
 
     def _rebuild_loss(self, encoder: VolumeEncoder, reals: Tensor, labels: Tensor, step: int, sums: Sums) -> Tensor:
-        """How far reals are from what becomes of them by way of z, and z from a normal distribution."""
+        """How far reals are from what becomes of them by way of z, and z from a normal distribution.
+
+        The prior learns what z is like.
+        """
         weights = F.one_hot(labels, len(self.volumes.classes)).float()
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step + (2 << 40))
         with autocast(self.recipe, self.device):
             mean, log_variance = (x.float() for x in encoder(F.avg_pool3d(reals, self.recipe.stride), weights))
             noise = torch.randn(mean.shape, generator=rng).to(self.device)
             z = mean + (0.5 * log_variance).exp() * noise
+            self.prior.learn(z, labels)
+            parallel.average([self.prior.mean, self.prior.second])
             rebuilt = self.generator(z, weights, self._start(step), self.recipe.stride).float()
         distance, colors = rebuild_distances(rebuilt, every(reals, self._start(step), self.recipe.stride))
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()

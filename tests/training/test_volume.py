@@ -69,6 +69,15 @@ def test_strides_leave_enough_to_look_at(volumes):
         make_task(volumes, stride=2)
 
 
+def test_samples_are_drawn_where_the_encoder_puts_its_codes(volumes):
+    task = make_task(volumes, adversarial=0.0, batch=8)
+    steps(task, 30)
+    assert not torch.equal(task.prior.mean[0], task.prior.mean[1])
+    before = task.sample(0, 1)
+    task.prior.learn(torch.full((200, task.recipe.latent), 2.0), torch.zeros(200, dtype=torch.int64))
+    assert np.abs(task.sample(0, 1) - before).max() > 1e-3
+
+
 def test_without_rebuilding_there_is_no_encoder(volumes):
     task = make_task(volumes, rebuild=0.0)
     _, told = steps(task, 1)
