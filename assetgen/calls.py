@@ -20,7 +20,7 @@ from assetgen.errors import AssetgenError, Cancelled
 from assetgen.kinds import Plan
 from assetgen.package import VerifiedPackage
 from assetgen.types import Artifact, Event, Finished, Progress, Request, Started
-from assetgen.worker import Job, News, Stage, Worker
+from assetgen.worker import Job, News, Stage, Worker, work_px
 
 PROGRESS_FROM_PX = 512 * 512
 ENCODING_SHARE = 0.2
@@ -102,14 +102,14 @@ class Call:
 
     @property
     def left_px(self) -> int:
-        """Pixels that are still to be made."""
-        return (self.plan.count - self._made) * self.asset_px
+        """Pixels that are still to be made, as they count in estimates of time."""
+        return (self.plan.count - self._made) * work_px(self.plan)
 
     def least_left_s(self, seconds_per_px: float, now_s: float) -> float:
         """How long the device still needs for it at least; of the asset that runs, what is left."""
         with self._lock:
             begun_s = self._jobs[0][0].begun_s if self._jobs else 0.0
-        spent_s = min(now_s - begun_s, self.asset_px * seconds_per_px) if begun_s else 0.0
+        spent_s = min(now_s - begun_s, work_px(self.plan) * seconds_per_px) if begun_s else 0.0
         return self.left_px * seconds_per_px - spent_s
 
     def events(self) -> Iterator[Event]:

@@ -39,6 +39,8 @@ FOR_PREVIEWS = 1
 SHARED_PX = 2**20
 # What the newest run counts in the average.
 NEWEST_SHARE = 0.2
+# A run of fewer pixels takes about as long: counted by its own few, it would make all others look slow.
+LEAST_PX = 128 * 128
 # How far the average goes back to the best when it stops a job.
 DOUBT = 0.05
 WHOLE_DEVICE, HALF_DEVICE = 2, 1
@@ -232,19 +234,24 @@ class Worker:
                 del self._running[job]
 
     def _note_speed(self, job: Job, run_s: float) -> None:
-        speed, digest = run_s / (job.plan.width_px * job.plan.height_px), job.package.digest
+        speed, digest = run_s / work_px(job.plan), job.package.digest
         self.seconds_per_px[digest] = min(self.seconds_per_px.get(digest, speed), speed)
         usual = self.usual_seconds_per_px.get(digest, speed)
         self.usual_seconds_per_px[digest] = usual + NEWEST_SHARE * (speed - usual)
 
     def _stop_if_too_late(self, job: Job) -> None:
         """Not to begin what would not be done in time leaves the device to others, whose time is not up yet."""
-        digest, px = job.package.digest, job.plan.width_px * job.plan.height_px
+        digest, px = job.package.digest, work_px(job.plan)
         usual = self.usual_seconds_per_px.get(digest, 0.0)
         if job.expires_s - time.monotonic() < usual * px:
             # After a spell of slow runs there must be new ones to learn from.
             self.usual_seconds_per_px[digest] = usual + DOUBT * (self.seconds_per_px.get(digest, 0.0) - usual)
             raise DeadlineTooShort("the call waited until what is left of its deadline is less than its work takes")
+
+
+def work_px(plan: Plan) -> int:
+    """Pixels that one asset counts as, where time is estimated by pixels."""
+    return max(plan.width_px * plan.height_px, LEAST_PX)
 
 
 def _stop_if_cancelled(job: Job) -> None:

@@ -20,7 +20,7 @@ from assetgen.errors import (
 from assetgen.local import LocalMaker
 from assetgen.service import Limits, Service
 from assetgen.types import Request
-from assetgen.worker import UNDER_WAY, Worker
+from assetgen.worker import LEAST_PX, UNDER_WAY, Worker
 from tests.helpers.serving import files, write_model
 
 
@@ -247,6 +247,15 @@ def test_a_deadline_counts_what_others_have_ahead(make, slow_package, pool):
     assert files(other.result(60))
 
 
+def test_tiny_runs_do_not_make_large_ones_look_slow(make, package):
+    """What 32 px take is mostly the same for 128 px: by its own pixels a large request would be refused as too slow."""
+    service = make()
+    begun_s = time.monotonic()
+    collect(service, asked())
+    spent_s = time.monotonic() - begun_s
+    assert 0 < service.worker.usual_seconds_per_px[package.digest] * LEAST_PX < spent_s
+
+
 def test_what_would_come_too_late_is_not_begun_and_doubt_wears_off(make, package):
     """After a spell in which a run took a minute, calls that leave it twenty seconds are stopped before they run."""
     service = make()
@@ -254,7 +263,7 @@ def test_what_would_come_too_late_is_not_begun_and_doubt_wears_off(make, package
     collect(service, asked())
     run, runs = session.run, []
     session.run = lambda inputs, **how: runs.append(1) or run(inputs, **how)
-    service.worker.usual_seconds_per_px[package.digest] = 60 / 32**2
+    service.worker.usual_seconds_per_px[package.digest] = 60 / LEAST_PX
     with pytest.raises(DeadlineTooShort, match="waited"):
         collect(service, asked(), 20.0)
     assert not runs

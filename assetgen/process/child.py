@@ -62,7 +62,7 @@ def main(
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
     keep_freed_memory()
     line = socket.socket(fileno=control)
-    logging.basicConfig(level=level, handlers=[_ToParent(line)], force=True)
+    log_to(line, level)
     device = _Device(open_model)
     for lane in lanes:
         threading.Thread(target=device.serve, args=(socket.socket(fileno=lane),), daemon=True).start()
@@ -196,6 +196,11 @@ class _Device:
             self._look_s = now_s + LOOK_S
             self._resident = int(os.pread(self._statm, 128, 0).split()[1]) * mmap.PAGESIZE
         return self._resident
+
+
+def log_to(line: socket.socket, level: int) -> None:
+    """Send what is logged from now on to the parent, which has a format of its own."""
+    logging.basicConfig(level=level, format="%(message)s", handlers=[_ToParent(line)], force=True)
 
 
 class _ToParent(logging.Handler):

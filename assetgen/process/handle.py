@@ -66,7 +66,7 @@ class Handle:
         running: runs that were let in, for the supervisor.
         retiring: it lets nobody in any more.
         lost: it is known to be gone.
-        cause: of its end, as far as it is known: crash, hang or memory.
+        cause: of its end, as far as it is known: crash, fault, hang or memory.
         blamed: keys of those whose runs it did not survive.
         open_bytes, resident_bytes: what it held when its last model was open, and after the last run.
     """

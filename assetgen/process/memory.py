@@ -92,7 +92,7 @@ class Slabs:
                     return slab
             self._made += 1
             number = self._made
-        size_bytes = -(-size_bytes // STEP_BYTES) * STEP_BYTES
+        size_bytes = max(-(-size_bytes // STEP_BYTES), 1) * STEP_BYTES
         return Slab(number, size_bytes, _shared_file(size_bytes))
 
     def give_back(self, slab: Slab) -> None:

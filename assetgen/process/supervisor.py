@@ -18,7 +18,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from assetgen.alarm import Alarm
-from assetgen.errors import AssetgenError, Cancelled, WorkerLost
+from assetgen.errors import AssetgenError, Cancelled, InternalError, WorkerLost
 from assetgen.kinds import example_inputs
 from assetgen.package import VerifiedPackage
 from assetgen.process import handle as child
@@ -120,7 +120,7 @@ class DeviceProcess:
 
     Attributes:
         breaker: refuses models by their digest, and the device as ``DEVICE``.
-        ends: how often a process ended, by cause: crash, hang, memory.
+        ends: how often a process ended, by cause: crash, fault, hang, memory.
     """
 
     def __init__(
@@ -183,7 +183,12 @@ class DeviceProcess:
 
         def work(handle: Handle) -> dict[str, FloatArray]:
             begun_s = self._begin(handle, run, self._limits.hang_s + SLOWER * usual_s)
-            outputs = handle.run(session.number, run, inputs, layout, half=half, usual_bytes=usual_bytes)
+            try:
+                outputs = handle.run(session.number, run, inputs, layout, half=half, usual_bytes=usual_bytes)
+            except InternalError:
+                if not session.device.startswith("cpu"):
+                    self._retire(handle, "fault", run)
+                raise
             if len(session.seen) >= SIZES_KNOWN:
                 session.seen.clear()
             session.seen[layout.text] = (
@@ -336,8 +341,15 @@ class DeviceProcess:
                 handle.resident_bytes >> 20,
                 grown_bytes >> 20,
             )
-            with self._changed:
-                handle.cause, handle.retiring = "memory", True
+            self._retire(handle, "memory")
+
+    def _retire(self, handle: Handle, cause: str, run: Run | None = None) -> None:
+        """Let nobody in any more. After a fault of a GPU its process can often run nothing: ``run`` is to blame."""
+        with self._changed:
+            handle.cause, handle.retiring = cause, True
+            if run is not None:
+                log.error("a run has failed on the device; a new process follows")
+                self.breaker.crashed(run.key)
 
     def _supervise(self) -> None:
         while True:

@@ -6,6 +6,7 @@ all of them, elsewhere, the session is refused.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 from collections.abc import Mapping
@@ -68,7 +69,7 @@ def open_ort_tensorrt_session(package: VerifiedPackage, device: str, cache: Cach
     else:
         if PROVIDER not in ort.get_available_providers():
             raise RuntimeMissing("the installed onnxruntime has no TensorRT", hint=INSTALL)
-        ort.preload_dlls()
+        _load_libraries(ort)
         kept = _kept(cache or Cache(), key)
         provider, providers = PROVIDER, [(PROVIDER, tensorrt_options(profiles, kept, index, precision))]
     session = _loaded(ort, graph, options, providers, package, device)
@@ -117,6 +118,13 @@ def _shape_options(prefix: str, profiles: tuple[Profile, ...]) -> dict[str, str]
         f"{prefix}_profile_opt_shapes": text([profile.usual for profile in profiles]),
         f"{prefix}_profile_max_shapes": text([profile.largest for profile in profiles]),
     }
+
+
+def _load_libraries(ort: ModuleType) -> None:
+    """Load CUDA's libraries and TensorRT's, whose wheels lie where the system's loader does not look."""
+    ort.preload_dlls()
+    with contextlib.suppress(ImportError, OSError):
+        importlib.import_module("tensorrt")
 
 
 def _rtx_device(ort: ModuleType, index: int) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from assetgen.errors import AddressUnusable, RuntimeMissing
 from assetgen.service import Service
 
-CAUSES = ("crash", "hang", "memory")
+CAUSES = ("crash", "fault", "hang", "memory")
 STAGES = ("queue", "prepare", "graph", "encode")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0)
 

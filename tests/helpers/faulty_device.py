@@ -27,8 +27,8 @@ _leaked: list[bytes] = []
 class FaultySession:
     """A session that does what its inputs say, and else what the real one does."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, device: str) -> None:
+        self._session, self.device = session, device
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -53,7 +53,7 @@ class FaultySession:
 
 
 def main(parent: int, level: int, control: int, lanes: Sequence[int]) -> None:
-    """As ``child.main``; a package whose id begins with "poison" crashes when it is opened."""
+    """As ``child.main``; packages that begin with "poison" crash when opened, with "gpu" are on one."""
     child.LOOK_S = 0.0
     child.main(parent, level, control, lanes, open_model=_open)
 
@@ -61,4 +61,5 @@ def main(parent: int, level: int, control: int, lanes: Sequence[int]) -> None:
 def _open(package: VerifiedPackage, device: str, threads: int | None) -> Session:
     if package.manifest.id.startswith("poison"):
         signal.raise_signal(signal.SIGSEGV)
-    return FaultySession(open_session(package, device, threads))  # type: ignore[return-value]
+    said = "cuda:0 of the tests" if package.manifest.id.startswith("gpu") else "cpu"
+    return FaultySession(open_session(package, device, threads), said)  # type: ignore[return-value]

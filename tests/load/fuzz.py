@@ -17,18 +17,20 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
-from assetgen import wire
-from assetgen.errors import AssetgenError
+from assetgen import wire, wire_jobs
+from assetgen.describe import JobInfo, JobState
+from assetgen.errors import AssetgenError, TransferDamaged
 from assetgen.kinds import KINDS
 from assetgen.manifest import Manifest
 from assetgen.package import manifest_from_bytes, manifest_to_bytes
 from assetgen.postprocess.decode import decode_image
+from assetgen.receive import Files
 from assetgen.server.exchange import parsed
 from assetgen.server.protocols import PROTOCOLS, request_message
 from assetgen.status import error_from_status, status_from_error
 from assetgen.store import bundled_models_folder, open_store
-from assetgen.types import Request
-from assetgen.v1 import generation_service_pb2
+from assetgen.types import Artifact, ColorSpace, Finished, PixelFormat, Request, Started
+from assetgen.v1 import generation_service_pb2, job_service_pb2
 
 SLOW_S = 2.0
 Target = tuple[list[bytes], Callable[[bytes], object]]
@@ -120,9 +122,31 @@ def status_target(_: Manifest) -> Target:
     return [sound.SerializeToString()], work
 
 
+def job_target(_: Manifest) -> Target:
+    """What a client reads of a job, and takes from shared memory by the names in it."""
+    picture = (PixelFormat.RGB8, ColorSpace.SRGB, 8, 8)
+    file = Artifact(0, "base_color", "a.png", "image/png", *picture, "ab" * 32, b"pixels")
+    started, error = Started(7, "cd" * 32, "none"), AssetgenError("what: was wrong", hint="do", metadata={"a": "b"})
+    job = JobInfo("x", 3, JobState.FAILED, "encoding", 0.5, started, (file,), Finished(0.5, 1.0), error, 60.0)
+    message = wire_jobs.job_to_message(job)
+    message.artifacts[0].shared = f"assetgen-{'0' * 32}/{'ab' * 32}-{'0' * 16}"
+
+    def work(data: bytes) -> object:
+        found = parsed(job_service_pb2.Job, data)
+        for artifact in found.artifacts:
+            try:
+                Files().open(artifact)
+            except TransferDamaged:
+                continue
+        return wire_jobs.job_from_message(found)
+
+    return [message.SerializeToString()], work
+
+
 TARGETS: dict[str, Callable[[Manifest], Target]] = {
     "request": request_target,
     "http": http_target,
+    "job": job_target,
     "manifest": manifest_target,
     "picture": picture_target,
     "status": status_target,

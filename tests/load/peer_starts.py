@@ -1,4 +1,4 @@
-"""How each peer is started and called: by HTTP, or by the protocol on gRPC that KServe, Triton and MLServer share."""
+"""How each peer is started and called: by HTTP, or by the protocol of KServe on gRPC."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import http.client
 import json
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -23,15 +22,6 @@ FOLDER = Path(__file__).resolve().parent / "peer_servers"
 ROOT = FOLDER.parents[2]
 MODEL = "peer"
 START_S = 240.0
-TRITON_CONFIG = """
-name: "peer"
-backend: "python"
-max_batch_size: 0
-input { name: "seed" data_type: TYPE_INT32 dims: [1] }
-output { name: "pixels" data_type: TYPE_UINT8 dims: [-1] }
-instance_group { kind: KIND_CPU count: 1 }
-"""
-
 Call = Callable[[], bytes]
 Connect = Callable[[], AbstractContextManager[Call]]
 
@@ -70,35 +60,11 @@ def _mlserver(python: str, folder: Path, port: int) -> tuple[list[str], dict[str
     return [str(Path(python).parent / "mlserver"), "start", str(folder)], {}
 
 
-def _triton(python: str, folder: Path, port: int) -> tuple[list[str], dict[str, str]]:
-    """The server in the wheel nvidia-pytriton, with its Python backend."""
-    code = "import pytriton, sys; print(pytriton.__path__[0]); print('%d.%d' % sys.version_info[:2])"
-    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    server, version = Path(found[0]) / "tritonserver", found[1]
-    model = folder / "models" / MODEL
-    (model / "1").mkdir(parents=True)
-    (model / "config.pbtxt").write_text(TRITON_CONFIG)
-    shutil.copy(FOLDER / "triton_model.py", model / "1" / "model.py")
-    backend = folder / "backends" / "python"
-    shutil.copytree(server / "backends" / "python", backend)
-    shutil.copy(server / "python_backend_stubs" / version / "triton_python_backend_stub", backend)  # of this Python
-    command = [str(server / "bin" / "tritonserver"), "--model-repository", str(folder / "models")]
-    command += ["--backend-directory", str(backend.parent), "--grpc-port", str(port), "--grpc-address", "127.0.0.1"]
-    command += ["--allow-http", "false", "--allow-metrics", "false", "--disable-auto-complete-config"]
-    site = subprocess.run(
-        [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    own = (Path(site) / "nvidia_pytriton.libs", Path(python).resolve().parent.parent / "lib")  # the second: Python's
-    libraries = ":".join(map(str, own))
-    return command, {"LD_LIBRARY_PATH": libraries, "PYTHONPATH": f"{site}:{FOLDER}:{ROOT}"}
-
-
 PEERS = {
     "litserve": Peer(_litserve),
     "bentoml": Peer(_bentoml),
     "ray": Peer(_ray),
     "mlserver": Peer(_mlserver, kserve=True),
-    "triton": Peer(_triton, kserve=True),
 }
 
 

@@ -1,10 +1,10 @@
 """Our server beside others that serve the same graph: `python -m tests.load.peers NAME=PYTHON ...`; prints JSON.
 
 Each peer is in the environment that PYTHON belongs to, with onnxruntime, numpy, pillow and isal, on Linux: litserve,
-bentoml, ray (ray[serve]), mlserver, triton (nvidia-pytriton). All do the same work for a call, inputs from a seed to
-raw pixels; the bare server runs the graph on fixed inputs. Calls alternate one by one, so that the machine's other load
-meets all alike; each figure is the median of the differences to the bare run of the graph just before. Then 16 clients
-at once call one server after the other, round by round, and calls a second are counted.
+bentoml, ray (ray[serve]), mlserver. All do the same work for a call, inputs from a seed to raw pixels; the bare server
+runs the graph on fixed inputs. Calls alternate one by one, in an order drawn anew each time, so that the machine's
+other load meets all alike; each figure is the median of the differences to the bare run of the graph in the same round.
+Then 16 clients at once call one server after the other, round by round, and calls a second are counted.
 """
 
 from __future__ import annotations
@@ -53,10 +53,12 @@ def our_call(address: str, model: str) -> Iterator[Callable[[], bytes]]:
 def one_by_one(ways: Mapping[str, Callable[[], object]], calls: int) -> dict[str, dict[str, float]]:
     """Milliseconds above the first of ``ways``: p50, p25, p75 of the differences, and p99 of what a call takes."""
     spent_ms: dict[str, list[float]] = {name: [] for name in ways}
+    order, chance = list(ways), random.Random(1)
     for number in range(calls + WARM_UP_CALLS):
-        for name, way in ways.items():
+        chance.shuffle(order)  # what ran just before counts: it has emptied the caches, or still tidies up
+        for name in order:
             begun_s = time.perf_counter()
-            way()
+            ways[name]()
             if number >= WARM_UP_CALLS:
                 spent_ms[name].append((time.perf_counter() - begun_s) * 1e3)
     (raw_name, raw), *others = spent_ms.items()

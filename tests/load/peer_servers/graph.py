@@ -47,4 +47,4 @@ class Graph:
 
     def array(self) -> np.ndarray:
         """The same as an array of bytes."""
-        return np.frombuffer(bytearray(self.pixels()), np.uint8)
+        return np.frombuffer(self.pixels(), np.uint8)

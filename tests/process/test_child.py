@@ -1,0 +1,68 @@
+"""The process that runs models: what it loads, what it heeds, and when it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from assetgen.errors import InternalError
+from tests.helpers.faulty_device import NO_MEMORY, RAISE
+from tests.helpers.processes import inputs_of, until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_child_imports_no_grpc_no_protobuf_and_no_torch():
+    code = "import json, sys, assetgen.process.child; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert "numpy" in loaded
+    assert not loaded & {"grpc", "google", "torch", "multiprocessing"}
+
+
+def test_the_process_heeds_neither_ctrl_c_nor_sigterm(make, packages):
+    process = make()
+    session, pid = process.open(packages["a"]), process.pid
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    assert session.run(inputs_of(packages["a"]))
+    assert process.pid == pid
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["runs", "stands still"])
+def test_it_ends_with_its_parent_however_that_ends(packages, stopped):
+    code = (
+        "import sys, time; from pathlib import Path; from assetgen.package import verify_package\n"
+        "from assetgen.process.supervisor import DeviceProcess\n"
+        "process = DeviceProcess('cpu', 1); process.open(verify_package(Path(sys.argv[1])))\n"
+        "print(process.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(packages["a"].folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        pid = int(parent.stdout.readline())
+        child = psutil.Process(pid)
+        assert child.ppid() == parent.pid
+        if stopped:
+            child.suspend()
+        parent.kill()
+    until(lambda: not psutil.pid_exists(pid) or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_session_that_raises_is_told_and_stays(make, packages, caplog):
+    process = make()
+    session, pid = process.open(packages["a"]), process.pid
+    with pytest.raises(InternalError) as caught:
+        session.run(inputs_of(packages["a"], RAISE))
+    assert "fault of ours" not in str(caught.value)
+    until(lambda: "a fault of ours" in caplog.text)  # in the log, and there only
+    with pytest.raises(MemoryError):
+        session.run(inputs_of(packages["a"], NO_MEMORY))
+    assert session.run(inputs_of(packages["a"]))
+    assert process.pid == pid
