@@ -1,6 +1,6 @@
 """Sessions of a model beside each other: how far their maps are from the reference's, and how long they take, in turn.
 
-Imports runtime, fidelity and trial of ours, and numpy. The first candidate is the reference, fp32 by ONNX Runtime.
+Imports runtime, fidelity and trial of ours, numpy and psutil. The reference comes first: fp32 by ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import psutil
 
 from assetgen.errors import AssetgenError, ConfigInvalid
 from assetgen.fidelity import Comparison, Differences, broken_limits, limits, normals
@@ -25,6 +26,8 @@ LEAST_ROUNDS, MOST_ROUNDS = 5, 60
 # Of a size at which one run of all sessions alone takes longer than what was planned for it.
 LEAST_SLOW_ROUNDS = 3
 NORMALS = "normals"
+# Left to the rest of the machine when batches get large.
+SPARE_BYTES = 1 << 30
 _LARGEST_DB = 200.0  # JSON has no infinity
 _DIGITS = 3
 # Inputs that change nothing at 0: a student need not have its teacher's.
@@ -42,6 +45,7 @@ class Candidate:
     Attributes:
         name: unique in the report; device: what ``open_session`` was asked for, empty if it was not asked.
         pictures: of one request, by map, ``[c, h, w]`` in [0, 1]; normals are among them where there is height.
+        grown: pixels of the largest batch that it has run, and by how much memory grew at that.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Candidate:
     session: Session | None = None
     figures: Figures = field(default_factory=dict)
     pictures: dict[str, FloatArray] = field(default_factory=dict)
+    grown: tuple[int, int] = (0, 0)
 
     @property
     def running(self) -> Session:
@@ -210,7 +215,7 @@ def take_times(there: Sequence[Candidate], edge_px: int, batch: int, cell_s: flo
         other = candidate.package.manifest
         feeds = plain if other is first else beside(first, other, plain, edge_px)
         try:
-            candidate.running.run(feeds)  # compiles, allocates and chooses kernels
+            _run_first(candidate, feeds, batch * edge_px**2)
         except (AssetgenError, RuntimeError, MemoryError) as error:
             latencies[cell] = {"failed": str(error)[:200]}
             continue
@@ -228,7 +233,9 @@ def take_times(there: Sequence[Candidate], edge_px: int, batch: int, cell_s: flo
     exact = spent_ms.get(there[0].name)
     for candidate in there:
         values = spent_ms.get(candidate.name)
-        if values is not None and exact is not None:
+        if values is not None and exact is None:
+            candidate.figures["latency_ms"][cell] = {"failed": f"not compared, for {there[0].name} was not timed"}
+        elif values is not None and exact is not None:
             ratios = [one / other for one, other in zip(exact, values, strict=True)]
             p50, p95 = (float(np.percentile(values, share)) for share in (50, 95))
             candidate.figures["latency_ms"][cell] = {
@@ -241,6 +248,21 @@ def take_times(there: Sequence[Candidate], edge_px: int, batch: int, cell_s: flo
                 "times_as_fast": round(statistics.median(ratios), 3),
             }
     say(f"{cell}: {rounds} rounds")
+
+
+def _run_first(candidate: Candidate, feeds: Feeds, pixels: int) -> None:
+    """The first run of a size, which compiles and allocates; raises MemoryError, before it is run, if it would not fit.
+
+    Sessions keep what they took, all of them at once, and the system ends a process that takes too much.
+    """
+    largest, growth = candidate.grown
+    needed, free = growth * pixels // max(largest, 1), psutil.virtual_memory().available
+    if pixels > largest and needed > free - SPARE_BYTES:
+        raise MemoryError(f"left out: it would take {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} are free")
+    before = psutil.Process().memory_info().rss
+    candidate.running.run(feeds)
+    if pixels > largest:
+        candidate.grown = pixels, max(psutil.Process().memory_info().rss - before, 0)
 
 
 def _pictures(found: Reference, outputs: Feeds) -> dict[str, FloatArray]:

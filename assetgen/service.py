@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 import threading
@@ -24,13 +25,17 @@ from assetgen.errors import (
     PackageInvalid,
     QueueFull,
     QuotaExceeded,
+    RuntimeMissing,
     Superseded,
 )
 from assetgen.kinds import KINDS, Plan
 from assetgen.kinds.plan import MAX_COUNT, shown
 from assetgen.package import VerifiedPackage
+from assetgen.store import bundled_models_folder
 from assetgen.types import Event, Request
 from assetgen.worker import Worker
+
+log = logging.getLogger(__name__)
 
 # A call that was stopped and does not end within this time waits for a reader who does not read.
 OVERDUE_S = 2.0
@@ -120,20 +125,30 @@ class Service:
     def replace(self, packages: Mapping[str, VerifiedPackage], preload: bool = False) -> None:
         """Serve these packages from now on; calls under way end on those they began with.
 
+        One that comes with the product and needs an extra that is not installed is left out, and the log says so.
+
         Args:
             preload: open the new ones first.
 
         Raises:
             PackageInvalid: one of them cannot be served; then nothing has changed.
+            RuntimeMissing: one that was asked for needs an extra.
         """
-        for package in packages.values():
+        packages = dict(packages)
+        for package in list(packages.values()):
             if package.manifest.kind not in KINDS:
                 raise PackageInvalid(
                     f"model {package.manifest.id!r} is of kind {package.manifest.kind!r}; "
                     f"this version knows {', '.join(KINDS)}",
                     hint="install a newer assetgen, or remove the package",
                 )
-            KINDS[package.manifest.kind].check(package)
+            try:
+                KINDS[package.manifest.kind].check(package)
+            except RuntimeMissing as error:
+                if package.folder.resolve().parent != bundled_models_folder():
+                    raise
+                log.warning("model %s is left out: %s; %s", package.manifest.id, error.message, error.hint)
+                del packages[package.manifest.id]
         infos = {model_id: _describe(package) for model_id, package in sorted(packages.items())}
         if preload:
             for package in packages.values():

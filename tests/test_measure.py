@@ -1,5 +1,6 @@
 """Sessions side by side: a student takes its teacher's inputs, and is held to its own reference."""
 
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -108,6 +109,28 @@ def test_what_cannot_do_a_size_says_so_and_the_rest_is_timed(candidate, package)
     timed = candidate.figures["latency_ms"]["64 px x 2"]
     assert 0 < timed["least"] <= timed["p50"] <= timed["p95"]
     assert timed["rounds"] >= measure.LEAST_SLOW_ROUNDS
+
+
+@pytest.mark.parametrize(("free_gb", "fits"), [(5.0, True), (4.5, False)])
+def test_what_would_not_fit_into_memory_is_left_out_and_says_so(candidate, monkeypatch, free_gb, fits):
+    """It grew by 2 GB at 128 px x 2: twice the pixels take 4 GB more, and 1 GiB is left to others, which is 1.07 GB."""
+    free = int(free_gb * 1e9) + (1 << 26)
+    monkeypatch.setattr(measure.psutil, "virtual_memory", lambda: types.SimpleNamespace(available=free))
+    candidate.grown = (2 * 128**2, int(1.96e9))
+    take_times([candidate], 128, 4, 0.01, lambda _line: None)
+    found = candidate.figures["latency_ms"]["128 px x 4"]
+    assert ("p50" in found) == fits
+    if not fits:
+        assert found == {"failed": "left out: it would take 3.9 GB more, and 4.6 are free"}
+        take_times([candidate], 128, 2, 0.01, lambda _line: None)
+        assert "p50" in candidate.figures["latency_ms"]["128 px x 2"], "what it has run before fits"
+
+
+def test_without_the_reference_there_is_nothing_to_compare_with(candidate, package):
+    first = Candidate("cpu", package, "", Shifted(package, 0.0, fails_at_px=64))
+    candidate.name = "other"
+    take_times([first, candidate], 64, 1, 0.01, lambda _line: None)
+    assert candidate.figures["latency_ms"]["64 px x 1"] == {"failed": "not compared, for cpu was not timed"}
 
 
 def test_a_candidate_that_was_not_opened_does_not_run(package):

@@ -18,6 +18,7 @@ from assetgen.errors import (
     ModelNotFound,
     PackageInvalid,
     QueueFull,
+    RuntimeMissing,
 )
 from assetgen.kinds import texture
 from assetgen.local import LocalMaker
@@ -388,3 +389,20 @@ def test_the_local_maker_is_the_service_in_this_process(make, package):
         events.close()
         with pytest.raises(FieldInvalid):
             next(maker.generate(asked(count=65)))
+
+
+def test_a_model_of_ours_without_its_extra_is_left_out_any_other_is_refused(
+    make, package, monkeypatch, caplog
+):
+    def lacks_an_extra(_package):
+        raise RuntimeMissing("meshes need skimage, which is not installed", hint="pip install 'assetgen[mesh]'")
+
+    service = make()
+    monkeypatch.setattr(texture, "check", lacks_an_extra)
+    with pytest.raises(RuntimeMissing, match="skimage"):
+        service.replace({package.manifest.id: package})
+    assert service.models(), "nothing has changed"
+    monkeypatch.setattr("assetgen.service.bundled_models_folder", lambda: package.folder.resolve().parent)
+    service.replace({package.manifest.id: package})
+    assert service.models() == []
+    assert f"model {package.manifest.id} is left out: meshes need skimage" in caplog.text

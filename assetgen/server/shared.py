@@ -143,7 +143,9 @@ class SharedFiles:
         try:
             slot = _new_slot(self._path / f"slot-{secrets.token_hex(8)}", size_bytes)
         except OSError as error:
-            log.warning("no shared memory for %d bytes: %s", size_bytes, error.strerror or error)
+            said = error.strerror or error
+            log.warning("no shared memory for %d bytes: %s; the budget is %d bytes now", size_bytes, said, held_bytes)
+            self._max_bytes = held_bytes  # the system has less than was promised; not to be tried with every file
             return None
         self._slots.append(slot)
         return slot

@@ -169,6 +169,22 @@ def test_servers_that_ended_without_notice_leave_nothing_for_long(tmp_path):
         alive.close()
 
 
+def test_a_system_with_less_memory_than_promised_is_asked_once(shared, tmp_path, monkeypatch, caplog):
+    content = data(1)
+    view = take(shared, offer(shared, content), content, tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "posix_fallocate", full)
+    assert [offer(shared, data(number)) for number in range(2, 6)] == [""] * 4
+    assert caplog.text.count("No space left on device") == 1
+    assert [path.name[:5] for path in (tmp_path / shared.folder).iterdir() if path.name.startswith("slot")] == ["slot-"]
+    assert bytes(view) == content
+    del view
+    assert offer(shared, content)  # what there is can be used again
+
+
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     with pytest.raises(ConfigInvalid, match="no folder can be made"):
         SharedFiles(SIZE, tmp_path / "absent")
