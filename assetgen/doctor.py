@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from assetgen import __version__, golden
-from assetgen.errors import AssetgenError
+from assetgen.errors import AssetgenError, RuntimeMissing
 from assetgen.fidelity import Comparison, broken_limits
+from assetgen.kinds import KINDS
 from assetgen.package import VerifiedPackage
 from assetgen.runtime import Session, open_session, precision_of, reference_device
 from assetgen.runtime.devices import describe_devices
@@ -74,7 +75,13 @@ def _devices(package: VerifiedPackage | None, say: Say) -> None:
 
 
 def _replays(package: VerifiedPackage, device: str, threads: int | None, say: Say) -> bool:
-    """Open the model and replay its golden requests."""
+    """Open the model and replay its golden requests; one of ours whose extra is not installed is only told."""
+    try:
+        KINDS[package.manifest.kind].check(package)
+    except RuntimeMissing as error:
+        ours = package.folder.resolve().parent == bundled_models_folder()
+        say(f"model {package.manifest.id}: {'left out' if ours else 'error'}: {error.message}; {error.hint}")
+        return ours
     try:
         recorded = golden.load(package)
         session = open_session(package, device, threads)

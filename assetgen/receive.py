@@ -18,6 +18,7 @@ class Files:
         self._opened: asset_pb2.Artifact | None = None
         self._parts: list[bytes] = []
         self._missing_bytes = 0
+        self._hash = hashlib.sha256()
 
     def open(self, message: asset_pb2.Artifact) -> Artifact | None:
         """Begin a file; returns it if no chunks follow. Raises TransferDamaged."""
@@ -26,11 +27,13 @@ class Files:
             data = take(message.shared, message.size_bytes, message.sha256.hex())
             return wire.artifact_from_message(message, data)
         self._opened, self._parts, self._missing_bytes = message, [], message.size_bytes
+        self._hash = hashlib.sha256()
         return self._complete() if not self._missing_bytes else None
 
     def add(self, chunk: bytes) -> Artifact | None:
         """Add to the open file; returns it if it is complete now. Raises TransferDamaged."""
         self._parts.append(chunk)
+        self._hash.update(chunk)  # while it is still in the processor's cache
         self._missing_bytes -= len(chunk)
         return self._complete() if self._missing_bytes <= 0 else None
 
@@ -49,7 +52,7 @@ class Files:
             )
         self._opened, self._parts = None, []
         data = parts[0] if len(parts) == 1 else b"".join(parts)
-        if len(data) != opened.size_bytes or hashlib.sha256(data).digest() != opened.sha256:
+        if len(data) != opened.size_bytes or self._hash.digest() != opened.sha256:
             raise TransferDamaged(
                 f"{opened.name}: {len(data)} bytes arrived that are not the {opened.size_bytes} bytes announced",
                 hint="try again; if it happens often, check the network",

@@ -391,9 +391,7 @@ def test_the_local_maker_is_the_service_in_this_process(make, package):
             next(maker.generate(asked(count=65)))
 
 
-def test_a_model_of_ours_without_its_extra_is_left_out_any_other_is_refused(
-    make, package, monkeypatch, caplog
-):
+def test_a_model_of_ours_without_its_extra_is_left_out_any_other_is_refused(make, package, monkeypatch, caplog):
     def lacks_an_extra(_package):
         raise RuntimeMissing("meshes need skimage, which is not installed", hint="pip install 'assetgen[mesh]'")
 

@@ -19,6 +19,7 @@ from assetgen.types import Encoding, MapKind, OutputSpec, Request
 from tests.helpers.serving import files, write_model
 
 SOON_S = 30.0
+OPTIONS = ("--worker", "process", "--device", "cpu", "--threads", "1")
 RAW = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
 SMALL = Request("tiny", seed=7, width_px=32, height_px=32, output=RAW)
 LARGE = Request("slow", seed=7, width_px=1024, height_px=1024, output=RAW)
@@ -37,8 +38,7 @@ def start(models):
     running = []
 
     def server(*arguments):
-        options = ["--models", str(models), "--device", "cpu", "--threads", "1", *arguments]
-        running.append(ServerProcess(options))
+        running.append(ServerProcess([*OPTIONS, "--models", str(models), *arguments]))
         return running[-1]
 
     yield server
@@ -142,7 +142,7 @@ def test_a_device_that_does_not_stay_up_makes_health_say_so(start):
 
 
 def test_a_killed_server_leaves_no_process(models):
-    server = ServerProcess(["--models", str(models), "--device", "cpu", "--threads", "1"])
+    server = ServerProcess([*OPTIONS, "--models", str(models)])
     child = child_of(server)
     server.process.send_signal(signal.SIGKILL)
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
