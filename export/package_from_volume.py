@@ -42,6 +42,8 @@ TRACED_BATCH = 2
 PREVIEW_PX, PREVIEW_TRIANGLES = 256, 3000
 GROUND = 72
 GOLDEN_SEED, TRIED_SEEDS, GOLDEN_REQUESTS = 7, 16, 3
+# Depth of the deepest cell, of a value from SURFACE, that thin props are brought to, and by how much at most.
+SHOWN_DEPTH, MOST_THICKENED = 0.1, 0.3
 CHECKED_SEEDS = 8  # a class, for the figures of the card
 CHECKED_TRIANGLES = (2000, 500)
 
@@ -66,11 +68,18 @@ class VolumeGraph(nn.Module):
     def forward(self, z: Tensor, class_weights: Tensor, truncation: Tensor) -> Tensor:
         """Return the picture of slices; see ``assetgen.postprocess.slices``."""
         code = draw(z * truncation, class_weights, self.mean, self.roots)
-        volume = (self.generator(code, class_weights) * 0.5 + 0.5).clamp(0, 1)
+        volume = _thick_enough((self.generator(code, class_weights) * 0.5 + 0.5).clamp(0, 1))
         edge, columns = self.edge, self.columns
         volume = F.pad(volume, (0, 0, 0, 0, 0, columns**2 - edge), value=1.0)
         tiles = volume.reshape(-1, CHANNELS, columns, columns, edge, edge).permute(0, 1, 2, 4, 3, 5)
         return tiles.reshape(-1, CHANNELS, columns * edge, columns * edge)
+
+
+def _thick_enough(volume: Tensor) -> Tensor:
+    """Volumes whose surface just fails to appear, as that of a leaf or a pole thinner than a cell, made to show it."""
+    distance = volume[:, :1]
+    lacking = distance.amin(dim=(2, 3, 4), keepdim=True) - (meshes.SURFACE - SHOWN_DEPTH)
+    return torch.cat([distance - lacking.clamp(0.0, MOST_THICKENED), volume[:, 1:]], dim=1)
 
 
 def package_from_volume(

@@ -19,7 +19,7 @@ from assetgen.runtime import open_session
 from assetgen.training.loop import Budget, train
 from assetgen.types import Artifact, Request
 from export import cli
-from export.package_from_volume import VolumeGraph, check_parity, golden_requests
+from export.package_from_volume import VolumeGraph, _thick_enough, check_parity, golden_requests
 from tests.helpers.tiny_meshes import CLASSES, make_task, write_volumes
 
 
@@ -52,7 +52,7 @@ def test_the_graph_hands_over_the_volume_as_slices():
     z, weights = torch.randn(1, 4), torch.eye(2)[:1]
     with torch.no_grad():
         atlas = VolumeGraph(generator, LatentPrior(2, 4))(z, weights, torch.full((1, 1), 0.5))
-        volume = generator(z * 0.5, weights) / 2 + 0.5
+        volume = _thick_enough(generator(z * 0.5, weights) / 2 + 0.5)
     assert volume_from_atlas(atlas[0].numpy()) == pytest.approx(volume[0].numpy(), abs=1e-6)
     assert (atlas[0, :, -24:, -24:] == 1).all()
 
@@ -99,6 +99,17 @@ def test_golden_requests_are_met_byte_for_byte(package):
     results = golden.replay(session, verified.manifest, golden.load(verified))
     assert len(results) == 2
     assert all(result.bytes_compared and not result.failed for result in results)
+
+
+def test_what_is_thinner_than_a_cell_shows_and_nothing_stays_nothing():
+    thin, solid, nothing = torch.full((3, 4, 8, 8, 8), 0.9)
+    thin[0, 3, 3, :] = 0.6  # a pole that no cell is inside of
+    solid[0, 2:6, 2:6, 2:6] = 0.1
+    shown = _thick_enough(torch.stack([thin, solid, nothing]))
+    assert (shown[0, 0] < 0.5).sum() == 8
+    assert torch.equal(shown[1], solid)
+    assert (shown[2, 0] > 0.5).all()
+    assert torch.equal(shown[:, 1:], torch.stack([thin, solid, nothing])[:, 1:])
 
 
 def test_a_run_that_makes_nothing_is_not_packed(package):
