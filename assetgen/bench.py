@@ -23,6 +23,7 @@ from assetgen.errors import ConfigInvalid, OutputUnwritable
 from assetgen.kinds import example_inputs
 from assetgen.kinds.windows import run_in_windows
 from assetgen.launch import ServerProcess
+from assetgen.measure import peak_bytes
 from assetgen.package import VerifiedPackage
 from assetgen.postprocess import encode
 from assetgen.runtime import Session, open_session
@@ -84,19 +85,12 @@ def run(
 
 def peak_memory(folders: Sequence[str], model_id: str, device: str, threads: int | None, edge_px: int) -> int:
     """Make one whole material in this process; returns the largest resident memory of the process in bytes."""
-    import psutil
-
     from assetgen.local import open_local
 
     with open_local([Path(folder) for folder in folders], device, threads) as maker:
         for _ in maker.generate(Request(model_id, seed=0, width_px=edge_px, height_px=edge_px)):
             pass
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_bytes()
 
 
 def _server(

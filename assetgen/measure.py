@@ -6,9 +6,11 @@ Imports runtime, fidelity and trial of ours, numpy and psutil. The reference com
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -294,3 +296,16 @@ def _shown(found: Differences) -> Figures:
         "normal_degrees": finite(found.normal_degrees, 180.0),
         "largest_normal_degrees": finite(found.largest_normal_degrees, 180.0),
     }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held resident."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    if sys.platform == "linux":  # where getrusage counts what the process that started this one had
+        told = Path("/proc/self/status").read_text(encoding="ascii").partition("VmHWM:")[2]
+        return int(told.split()[0]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -20,7 +20,7 @@ from typing import Any
 from assetgen import __version__, deploy_page
 from assetgen.errors import AssetgenError, ConfigInvalid, OutputUnwritable
 from assetgen.manifest import Manifest
-from assetgen.measure import Candidate, compare, reference, reference_beside, take_times
+from assetgen.measure import Candidate, compare, peak_bytes, reference, reference_beside, take_times
 from assetgen.package import VerifiedPackage
 from assetgen.runtime import Session, choice, open_session
 from assetgen.runtime.cpu import instruction_family, usable_cores
@@ -161,21 +161,7 @@ def peak_memory(folder: str, device: str, threads: int | None, edge_px: int) -> 
     """Open a model in this process and make one picture; returns the largest resident memory in bytes."""
     package = next(iter(open_store([Path(folder)]).values()))
     open_session(package, device, threads).run(trial_inputs(package.manifest, edge_px, 0))
-    return _peak_bytes()
-
-
-def _peak_bytes() -> int:
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    if sys.platform == "linux":  # where getrusage counts what the process that started this one had
-        told = Path("/proc/self/status").read_text(encoding="ascii").partition("VmHWM:")[2]
-        return int(told.split()[0]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_bytes()
 
 
 def one_package(folder: Path) -> VerifiedPackage:

@@ -1,5 +1,6 @@
 """Lines of JSON that any reader understands, with the id of the call they belong to."""
 
+import contextvars
 import json
 import logging
 
@@ -18,7 +19,7 @@ def formatted(**changes):
 
 
 def test_a_record_is_one_object_on_one_line():
-    line = formatted()
+    line = contextvars.Context().run(formatted)  # whatever call this thread was in before
     assert (line["level"], line["logger"], line["message"]) == ("warning", "assetgen.x", "7\ncalls")
     assert line["time"].endswith("+00:00")
     assert "request_id" not in line
