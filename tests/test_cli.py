@@ -177,6 +177,17 @@ def test_a_missing_extra_is_named():
     assert "Traceback" not in done.stderr
 
 
+def test_without_the_extra_of_meshes_all_other_shipped_models_are_well():
+    code = (
+        "import sys\nsys.modules['skimage'] = None\n"
+        "from assetgen.cli import main\nsys.exit(main(['doctor', '--device', 'cpu']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "model props-3d: left out: meshes need skimage" in done.stdout
+    assert "model starter-materials: opens on" in done.stdout
+
+
 def test_data_is_handed_on():
     done = assetgen("data", "--help")
     assert done.returncode == 0

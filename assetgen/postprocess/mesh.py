@@ -18,7 +18,7 @@ SURFACE = 0.5  # the value of a grid at the surface; below it is inside
 LIBRARIES = ("fast_simplification", "skimage", "scipy")
 HINT = "pip install 'assetgen[mesh]'"
 LEAST_DEPTH = 1e-3  # of a value from SURFACE: nearer ones would put vertices onto each other
-COARSER = (1, 2, 4)  # cells that become one, in turn, where a surface with many holes takes more triangles than allowed
+COARSER = (1, 2, 4, 8)  # cells that become one, in turn, where a surface with many holes takes too many triangles
 STEP = 0.93  # of the target, from one try to the next
 LOWEST_SHARE = 0.5  # of the triangles asked for, before a coarser grid is tried
 

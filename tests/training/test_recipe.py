@@ -49,7 +49,8 @@ def test_the_recipes_that_come_along_are_valid(path):
         assert recipe_from_toml(VolumeRecipe, path).classes is not None
         return
     pictures = path.stem in cli.FAMILIES + cli.SPRITES
-    kind = DetailRecipe if "detail" in path.stem else PictureRecipe if pictures else TextureRecipe
+    detail = "detail" in path.stem or path.stem in cli.DETAILS
+    kind = DetailRecipe if detail else PictureRecipe if pictures else TextureRecipe
     assert recipe_from_toml(kind, path).classes is not None
 
 
