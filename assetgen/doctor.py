@@ -14,7 +14,7 @@ from assetgen.kinds import KINDS
 from assetgen.package import VerifiedPackage
 from assetgen.runtime import Session, open_session, precision_of, reference_device
 from assetgen.runtime.devices import describe_devices
-from assetgen.store import Store, bundled_models_folder, open_store
+from assetgen.store import Store, bundled_models_folder, is_bundled, open_store
 from assetgen.types import FloatArray
 
 _DISTRIBUTIONS = ("numpy", "pillow", "isal", "grpcio", "protobuf", "onnx", "torch")
@@ -79,7 +79,7 @@ def _replays(package: VerifiedPackage, device: str, threads: int | None, say: Sa
     try:
         KINDS[package.manifest.kind].check(package)
     except RuntimeMissing as error:
-        ours = package.folder.resolve().parent == bundled_models_folder()
+        ours = is_bundled(package.folder)
         say(f"model {package.manifest.id}: {'left out' if ours else 'error'}: {error.message}; {error.hint}")
         return ours
     try:

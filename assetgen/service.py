@@ -31,7 +31,7 @@ from assetgen.errors import (
 from assetgen.kinds import KINDS, Plan
 from assetgen.kinds.plan import MAX_COUNT, shown
 from assetgen.package import VerifiedPackage
-from assetgen.store import bundled_models_folder
+from assetgen.store import is_bundled
 from assetgen.types import Event, Request
 from assetgen.worker import Worker
 
@@ -145,7 +145,7 @@ class Service:
             try:
                 KINDS[package.manifest.kind].check(package)
             except RuntimeMissing as error:
-                if package.folder.resolve().parent != bundled_models_folder():
+                if not is_bundled(package.folder):
                     raise
                 log.warning("model %s is left out: %s; %s", package.manifest.id, error.message, error.hint)
                 del packages[package.manifest.id]

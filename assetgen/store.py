@@ -51,6 +51,11 @@ def bundled_models_folder() -> Path:
     return Path(__file__).resolve().parent / "packages"
 
 
+def is_bundled(folder: Path) -> bool:
+    """Whether ``folder`` is a package that comes with the product."""
+    return folder.resolve().parent == bundled_models_folder()
+
+
 def open_store(folders: Sequence[Path]) -> Store:
     """Verify every package in ``folders`` and make them available by id.
 
@@ -66,7 +71,7 @@ def open_store(folders: Sequence[Path]) -> Store:
     for folder in folders:
         for package_folder in package_folders(folder):
             # Installers such as uv link our own files from their cache; elsewhere a second name is a way in.
-            bundled = package_folder.resolve().parent == bundled_models_folder()
+            bundled = is_bundled(package_folder)
             package = verify_package(package_folder, allow_hard_links=bundled)
             if not bundled:  # ours were checked when they were exported
                 _check_policy(package)

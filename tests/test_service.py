@@ -400,7 +400,7 @@ def test_a_model_of_ours_without_its_extra_is_left_out_any_other_is_refused(make
     with pytest.raises(RuntimeMissing, match="skimage"):
         service.replace({package.manifest.id: package})
     assert service.models(), "nothing has changed"
-    monkeypatch.setattr("assetgen.service.bundled_models_folder", lambda: package.folder.resolve().parent)
+    monkeypatch.setattr("assetgen.store.bundled_models_folder", lambda: package.folder.resolve().parent)
     service.replace({package.manifest.id: package})
     assert service.models() == []
     assert f"model {package.manifest.id} is left out: meshes need skimage" in caplog.text

@@ -256,9 +256,9 @@ def _check_options(arguments: argparse.Namespace) -> None:
 def _source(folder: Path) -> Source:
     if (folder / "manifest.json").is_file():
         from assetgen.package import verify_package
-        from assetgen.store import bundled_models_folder
+        from assetgen.store import is_bundled
 
-        bundled = folder.resolve().parent == bundled_models_folder()
+        bundled = is_bundled(folder)
         manifest = verify_package(folder, allow_hard_links=bundled).manifest
         if manifest.kind != "texture":
             raise ConfigInvalid(f"{folder} is of kind {manifest.kind!r}; only texture models can be judged")
