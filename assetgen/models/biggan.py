@@ -5,11 +5,12 @@ Reading order after training: ``standing_statistics`` on the averaged network, t
 
 ``width`` is the channels of the finest features in the generator, and at half their edge in the discriminator.
 
-Differs from the paper: pixels may be taken in groups, which start alike (Aitken et al. 2017); pictures with alpha start
-transparent, and their last layer counts more, or they are long in getting there; any latent size, the first chunk takes
-what is left over; attention at half the edge, at most 64 px; the class embedding starts with unit variance, to be heard
-early; the tileable variant; sizes for minutes on one GPU. All other weights start orthogonal and are under spectral
-norm.
+Differs from the paper: pixels may be taken in groups, as a smooth picture and detail for each pixel of a group, which
+starts at nothing: without the smooth one groups showed as a grid of coloured dots, though they started alike (Aitken et
+al. 2017); pictures with alpha start transparent, and their last layer counts more, or they are long in getting there;
+any latent size, the first chunk takes what is left over; attention at half the edge, at most 64 px; the class embedding
+starts with unit variance, to be heard early; the tileable variant; sizes for minutes on one GPU. All other weights start
+orthogonal and are under spectral norm.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from assetgen.errors import ConfigInvalid
+from assetgen.models.layers import upsample
 from assetgen.models.parts import (
     FIRST_PX,
     ClassEmbedding,
@@ -126,9 +128,11 @@ class BigganGenerator(nn.Module):
         self.attention = Attention(widths[(self.attended_px // FIRST_PX).bit_length() - 1])
         self.norm = nn.BatchNorm2d(widths[-1])
         padding = "wrap" if config.wrap else "zeros"
-        colors = config.channels * config.groups**2
-        self.color = PaddedConv(widths[-1], colors, 3, padding=padding, spectral_norm=True)
-        _start_alike(self.color, config.groups**2)
+        self.color = PaddedConv(widths[-1], config.channels, 3, padding=padding, spectral_norm=True)
+        if config.groups > 1:
+            colors = config.channels * config.groups**2
+            self.detail = PaddedConv(widths[-1], colors, 3, padding=padding, bias=False, spectral_norm=True)
+            self.detail_strength = nn.Parameter(torch.zeros(()))
         self.strength = 1.0
         if config.channels == 4:
             self.strength = ALPHA_STRENGTH
@@ -152,9 +156,13 @@ class BigganGenerator(nn.Module):
             x = block(x, torch.cat([embedded, chunk], dim=1))
             if x.shape[2] == self.attended_px:
                 x = self.attention(x)
-        colors = torch.tanh(self.color(F.relu(self.norm(x))) * self.strength)
+        x = F.relu(self.norm(x))
+        colors = self.color(x)
         if self.config.groups > 1:
-            colors = F.pixel_shuffle(colors, self.config.groups)
+            for _ in range(self.config.groups.bit_length() - 1):
+                colors = upsample(colors)
+            colors = colors + self.detail_strength * F.pixel_shuffle(self.detail(x), self.config.groups)
+        colors = torch.tanh(colors * self.strength)
         if self.config.channels == 4:  # no more colour than cover: it would glow on black
             colors = torch.cat([torch.minimum(colors[:, :3], colors[:, 3:]), colors[:, 3:]], dim=1)
         return colors
@@ -190,14 +198,6 @@ class BigganDiscriminator(nn.Module):
                 x = self.attention(x)
         result: tuple[Tensor, Tensor | None] = self.head(F.relu(x).sum(dim=(2, 3)), labels)
         return result
-
-
-def _start_alike(layer: nn.Module, places: int) -> None:
-    """Give the ``places`` pixels of each group the same filters to begin with; apart they would begin as a grid."""
-    if places > 1:
-        weight = next(p for p in layer.parameters() if p.dim() == 4)
-        with torch.no_grad():
-            weight.copy_(weight[::places].repeat_interleave(places, dim=0))
 
 
 def _trained_weight(layer: nn.Conv2d | nn.Linear) -> Tensor:

@@ -112,7 +112,9 @@ class StarTask:
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + progress.step)
         drawn = mixed_batch(self.reals, self.share, progress.step)
         crops, labels, targets = (tensor.to(self.device) for tensor in drawn)
-        if recipe.patches or self.ways:  # a few pictures tell little of how patches are spread: all go to one look
+        if (
+            recipe.patches or recipe.colors or self.ways
+        ):  # a few pictures tell little of how patches are spread: all go to one look
             targets = targets[:1].expand_as(targets)
         made = self._generator_step(crops, labels, targets, progress.step, rng, sums)
         reals, fakes = (seen(recipe, self._inner(pictures), rng) for pictures in (crops, made))
@@ -191,9 +193,9 @@ class StarTask:
     def _beside(
         self, crops: Tensor, made: Tensor, targets: Tensor, step: int, rng: torch.Generator, sums: Sums
     ) -> Tensor:
-        """The terms beside the game; with patches all pictures are led to one look."""
+        """The terms beside the game; with patches or colours all pictures are led to one look."""
         reals = None
-        if self.recipe.patches:
+        if self.recipe.patches or self.recipe.colors:
             batch = domain_batch(self.reals, int(targets[0]), self.share, step, times=MORE)
             reals = self._inner(batch.to(self.device))
         return beside(self.recipe, self._inner(crops), self._inner(made), reals, rng, sums)

@@ -45,6 +45,7 @@ class StyleRecipe:
         identity: weight of leaving pictures of the target as they are; a share of ``cycle`` or of ``nce``.
         nce: weight of PatchNCE: ``cut`` and ``fastcut``.
         patches: weight of ``style_terms.patch_distance``; above 0 for ``patches``, which has nothing else to begin by.
+        colors: weight of ``style_terms.color_distance``, for domains with colours of their own: moss, snow, rust.
         structure, structure_aim: weight of what the correlation of slopes falls short of the aim.
         color, color_room, brightness_room: weight of what ``style_terms.color_excess`` finds beyond these rooms for
             hues and for brightness, values in [-1, 1].
@@ -85,6 +86,7 @@ class StyleRecipe:
     identity: float = 0.0
     nce: float = 10.0
     patches: float = 0.0
+    colors: float = 0.0
     structure: float = 0.0
     structure_aim: float = 0.7
     color: float = 0.0
@@ -221,6 +223,7 @@ def _training_rules(recipe: StyleRecipe) -> dict[str, tuple[bool, str]]:
         "loss": (recipe.loss in STYLE_LOSSES, f"one of {', '.join(STYLE_LOSSES)}"),
         "r1_gamma": (recipe.r1_gamma >= 0, "0 or more"),
         "r1_interval": (recipe.r1_interval >= 1, "1 or more"),
+        "colors": (recipe.colors >= 0, "0 or more"),
         "structure": (recipe.structure >= 0, "0 or more"),
         "structure_aim": (-1 <= recipe.structure_aim <= 1, "-1 to 1"),
         "color": (recipe.color >= 0, "0 or more"),

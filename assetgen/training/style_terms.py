@@ -13,6 +13,7 @@ from assetgen.training.sums import Sums
 PATCHES_PX = (7, 5, 5)
 STEPS_PX = (2, 1, 1)  # sorting is what takes the time, and neighbouring patches tell the same
 DIRECTIONS = 32
+COLOR_CELLS_PX = 4  # smaller ones tell of grain, which patches do
 HUE_CELL_PX = 2  # larger cells leave room for specks of colour
 BRIGHTNESS_CELL_PX = 8
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
@@ -48,6 +49,25 @@ def patch_distance(fakes: Tensor, reals: Tensor, rng: torch.Generator) -> Tensor
         total = total + ((drawn - wanted).abs().mean(dim=1) / (wanted.std(dim=1) + 1e-4)).mean()
         fakes, reals = F.avg_pool2d(fakes, 2), F.avg_pool2d(reals, 2)
     return total / len(PATCHES_PX)
+
+
+def color_distance(fakes: Tensor, reals: Tensor, rng: torch.Generator) -> Tensor:
+    """Sliced Wasserstein distance of the mean colours of cells of 4 px of two batches, in units of their values.
+
+    For looks that have colours of their own, as moss and rust have: patches are compared without theirs.
+
+    Args:
+        fakes, reals: ``[n, 3, h, w]`` and ``[m, 3, h, w]``, of 4 px or more.
+        rng: on the CPU; draws the directions.
+    """
+    directions = F.normalize(torch.randn(fakes.shape[1], DIRECTIONS, generator=rng), dim=0).to(fakes)
+    drawn, wanted = (
+        (F.avg_pool2d(side, COLOR_CELLS_PX).permute(0, 2, 3, 1).flatten(0, 2) @ directions).sort(dim=0).values
+        for side in (fakes, reals)
+    )
+    if wanted.shape != drawn.shape:
+        wanted = F.interpolate(wanted.t()[None], size=drawn.shape[0], mode="linear", align_corners=True)[0].t()
+    return (drawn - wanted).abs().mean()
 
 
 def color_excess(before: Tensor, after: Tensor, color_room: float, brightness_room: float) -> Tensor:
@@ -93,6 +113,10 @@ def beside(
         distance = patch_distance(after, reals, rng)
         sums.add("patches", distance)
         total = total + recipe.patches * distance
+    if recipe.colors and reals is not None:
+        distance = color_distance(after, reals, rng)
+        sums.add("colors", distance)
+        total = total + recipe.colors * distance
     if recipe.structure:
         kept = correlation(before, after)
         sums.add("kept_structure", kept.mean())

@@ -404,15 +404,32 @@ def test_groups_of_pixels_make_the_same_size_with_a_level_less():
     assert len(grouped.blocks) == len(whole.blocks) - 1
 
 
-def test_pixels_of_a_group_are_channels_of_one_place():
+def test_detail_of_a_group_is_channels_of_one_place():
     torch.manual_seed(0)
     generator = biggan.BigganGenerator(GROUPED).eval()
+    generator.bake()
+    generator.detail_strength.data.fill_(1.0)
     before = generator(*inputs())
-    generator.color.conv.bias.data[3 * 4] += 1.0  # alpha of the upper left pixel of each group
+    generator.detail.conv.weight.data[3 * 4] *= -1.0  # alpha of the upper left pixel of each group
     changed = (generator(*inputs()) - before).abs()[0].detach()
-    assert changed[3, ::2, ::2].mean() > 0.01
+    assert changed[3, ::2, ::2].mean() > 0.001
     changed[:, ::2, ::2] = 0
     assert changed.max() == 0
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_groups_start_as_one_smooth_picture(groups):
+    torch.manual_seed(0)
+    generator = biggan.BigganGenerator(replace(GROUPED, groups=groups, edge_px=64, channels=3)).eval()
+    made = generator(*inputs()).detach()
+    steps = made.diff(dim=3).abs().mean(dim=(0, 1, 2))
+    between = steps[groups - 1 :: groups].mean()
+    within = torch.stack([steps[place::groups].mean() for place in range(groups - 1)])
+    assert (within > 0.5 * between).all(), "no blocks"
+    assert (within < 1.2 * between).all(), "no grid"
+    generator.bake()
+    generator.detail.conv.weight.data.normal_()
+    assert torch.allclose(generator(*inputs()), made, atol=1e-6), "detail is for later"
 
 
 def test_the_discriminator_takes_groups_apart_as_the_generator_puts_them_together():

@@ -6,6 +6,7 @@ import torch
 from assetgen.training.style_terms import (
     beside,
     channels_shuffled,
+    color_distance,
     color_excess,
     correlation,
     patch_distance,
@@ -54,6 +55,23 @@ def test_mean_colours_are_none_of_the_patches_business():
     reals = noise(4, 1)
     shifted = reals + torch.tensor([0.5, -0.2, 0.1])[:, None, None]
     assert float(patch_distance(shifted, reals, rng())) < 1e-4
+
+
+def test_the_distance_of_colours_is_that_of_their_means_whatever_the_grain():
+    reals = noise(4, 1, 0.0)
+    assert float(color_distance(noise(4, 2, 0.1), reals, rng())) < 0.03
+    redder = reals + torch.tensor([0.5, 0.0, 0.0])[:, None, None]
+    assert float(color_distance(redder, reals, rng())) == pytest.approx(0.25, rel=0.3)  # a direction sees half of it
+    assert float(color_distance(redder[:2], reals, rng())) == pytest.approx(
+        float(color_distance(redder, reals, rng())), abs=1e-5
+    )
+
+
+def test_the_distance_of_colours_tells_two_colours_from_their_mean():
+    mean, apart = torch.zeros(4, 3, 32, 32), torch.zeros(4, 3, 32, 32)
+    apart[:2], apart[2:] = 0.5, -0.5
+    assert float(color_distance(mean, apart, rng())) > 0.15
+    assert float(color_distance(apart.flip(0), apart, rng())) == pytest.approx(0, abs=1e-6)
 
 
 def test_hues_and_brightness_have_rooms_of_their_own():
