@@ -4,7 +4,8 @@ For style transfer to several looks from one file. With ``wrap`` a picture that 
 
 Differs from the paper: the class sets gains and biases behind instance norms (as AdaIN, Huang and Belongie 2017, and
 StarGAN v2 do) and is no label planes beside the picture, which instance norm takes out again wherever padding is
-periodic or reflects; nearest upsampling in place of transposed convolutions. No code of version 2 was used.
+periodic or reflects; the picture goes through to the result as far as the class lets it, since snow hides more of it
+than rust; nearest upsampling in place of transposed convolutions. No code of version 2 was used.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ class StarganGenerator(nn.Module):
         self.up_norms = nn.ModuleList(AdaptiveNorm(a, style, norm) for a, _ in reversed(sizes))
         self.color = PaddedConv(width, config.channels, 7, padding=padding)
         self.through = nn.Conv2d(config.channels, config.channels, 1, bias=False)
+        self.through_gain = nn.Linear(style, config.channels)
         if config.norm == "none":
             initialise_without_norms(self)
             weaken(self.color)
@@ -134,6 +136,8 @@ class StarganGenerator(nn.Module):
         else:
             initialise(self)
         nn.init.eye_(self.through.weight[:, :, 0, 0])
+        nn.init.zeros_(self.through_gain.weight)
+        nn.init.zeros_(self.through_gain.bias)
 
     def forward(self, x: Tensor, class_weights: Tensor) -> Tensor:
         check_edges(x, self.config.channels)
@@ -145,7 +149,8 @@ class StarganGenerator(nn.Module):
             x = block(x, style)
         for up, norm in zip(self.ups, self.up_norms, strict=True):
             x = F.relu(norm(up(nearest_up(x)), style))
-        return torch.tanh(self.color(x) + self.through(given))
+        through = self.through(given) * (1 + self.through_gain(style))[:, :, None, None]
+        return torch.tanh(self.color(x) + through)
 
 
 class StarganDiscriminator(nn.Module):

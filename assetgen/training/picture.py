@@ -222,7 +222,7 @@ class PictureTask:
             return augment(pictures, chance, rng)
         step, stream = place
         ground = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step + ((GROUND_STREAM + stream) << 40))
-        return over_ground(augment_sprites(pictures, chance, rng), ground)
+        return over_ground(augment_sprites(pictures, chance, rng, self.recipe.groups), ground)
 
     def _as_fakes_are(self, pictures: Tensor) -> Tensor:
         """Reals at the size and coarseness that a growing generator has reached."""

@@ -67,9 +67,15 @@ def domain_batch(reals: Reals, label: int, recipe: StyleRecipe, step: int, times
 
 
 def mixed_batch(reals: Reals, recipe: StyleRecipe, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random crops of all domains; their labels ``[batch]``, and others drawn for where they shall lead."""
+    """Random crops of all domains; their labels ``[batch]``, and others drawn for where they shall lead.
+
+    Where they come from goes by the root of how many pictures a domain has, as a domain of ten tells little of what it
+    will be given; where they lead is every domain as often.
+    """
     rng = _generator(recipe, step, len(reals.classes))
-    labels, targets = rng.choice(len(reals.classes), size=(2, recipe.batch), p=reals.class_chances)
+    shares = np.sqrt([len(pictures) for pictures in reals.pictures])
+    labels = rng.choice(len(reals.classes), size=recipe.batch, p=shares / shares.sum())
+    targets = rng.choice(len(reals.classes), size=recipe.batch, p=reals.class_chances)
     pictures = _crops(reals, labels, recipe.crop_px, rng)
     return pictures, torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(targets.astype(np.int64))
 

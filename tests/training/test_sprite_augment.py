@@ -50,6 +50,14 @@ def test_things_move_as_a_whole_and_by_an_eighth_at_most():
     }
 
 
+def test_things_move_by_whole_groups():
+    x = torch.full((256, 4, EDGE, EDGE), -1.0)
+    x[:, :, 8, 8] = 1.0
+    places = (augment_sprites(x, 1.0, rng(), 2)[:, 3] > 0.5).nonzero()[:, 1:] - 8
+    assert (places % 2 == 0).all()
+    assert places.abs().amax(dim=0).tolist() == [round(EDGE * SHIFT)] * 2
+
+
 def test_a_hole_is_transparent_and_half_as_wide():
     x = torch.ones(256, 4, EDGE, EDGE)
     share = (augment_sprites(x, 1.0, rng())[:, 3] > 0).float().mean(dim=(1, 2))
