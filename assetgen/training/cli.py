@@ -25,7 +25,7 @@ BENCH_S = 30.0
 RECIPES = Path(__file__).parent / "recipes"
 # Names of recipes in that folder; the plain texture recipe is the StyleGAN of this product.
 FAMILIES = ("vanilla", "dcgan", "conditional", "wgan-gp", "progressive", "biggan")
-STYLES = ("cyclegan", "cut", "fastcut", "patches", "stargan")
+STYLES = ("cyclegan", "cut", "fastcut", "patches", "stargan", "states")
 SPRITES = ("props", "items")
 DETAILS = ("photo",)
 
