@@ -10,6 +10,7 @@ until the budget is spent:
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import math
 import signal
@@ -28,6 +29,7 @@ from assetgen.training.checkpoint import Progress
 from assetgen.training.recipe import AnyRecipe, PictureRecipe, TextureRecipe
 from assetgen.training.report import write_report
 from assetgen.training.runlog import RunLog
+from assetgen.training.style_recipe import StyleRecipe
 from assetgen.training.sums import Sums
 from assetgen.training.volume_recipe import VolumeRecipe
 
@@ -250,6 +252,21 @@ def adam(
     lazy = every / (every + 1) if every else 1.0
     slowed = betas[0] ** lazy, betas[1] ** lazy
     return optim.Adam(module.parameters(), lr=learning_rate * lazy, betas=slowed, eps=1e-8)
+
+
+def players(
+    generator: nn.Module, discriminator: nn.Module, recipe: PictureRecipe | StyleRecipe, device: str
+) -> tuple[dict[str, nn.Module], dict[str, optim.Adam]]:
+    """Networks on the device, an average of the generator among them, and optimisers, by their names in checkpoints."""
+    for module in (generator, discriminator):
+        module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(generator).eval().requires_grad_(False)
+    betas = recipe.beta1, recipe.beta2
+    optimisers = {
+        "generator_adam": adam(generator, recipe.learning_rate, betas=betas),
+        "discriminator_adam": adam(discriminator, recipe.discriminator_rate, betas=betas),
+    }
+    return {"generator": generator, "average": average, "discriminator": discriminator}, optimisers
 
 
 def adapt_augmentation(

@@ -8,7 +8,6 @@ adapt            move the augmentation probability
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from assetgen.training.adversarial import Adversary, Shown, anchors, descend
 from assetgen.training.augment import augment
 from assetgen.training.batches import FAKE_STREAM, Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
-from assetgen.training.loop import adam, adapt_augmentation, autocast, learning_rate, move_average, set_learning_rate
+from assetgen.training.loop import adapt_augmentation, autocast, learning_rate, move_average, players, set_learning_rate
 from assetgen.training.monitor import look
 from assetgen.training.recipe import PictureRecipe, recipe_from_values
 from assetgen.training.sheet import write_sheet
@@ -96,19 +95,8 @@ class PictureTask:
         self.teacher: nn.Module | None = None
         config, family = picture_config(recipe, len(reals.classes)), FAMILIES[recipe.family]
         self.generator, self.discriminator = family.generator(config), family.discriminator(config)
-        for module in (self.generator, self.discriminator):
-            module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.modules: dict[str, nn.Module] = {
-            "generator": self.generator,
-            "average": self.average,
-            "discriminator": self.discriminator,
-        }
-        betas = recipe.beta1, recipe.beta2
-        self.optimisers = {
-            "generator_adam": adam(self.generator, recipe.learning_rate, betas=betas),
-            "discriminator_adam": adam(self.discriminator, recipe.discriminator_rate, betas=betas),
-        }
+        self.modules, self.optimisers = players(self.generator, self.discriminator, recipe, device)
+        self.average = self.modules["average"]
         self.adversary = Adversary(
             module=self.discriminator,
             optimiser=self.optimisers["discriminator_adam"],

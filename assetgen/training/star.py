@@ -11,7 +11,6 @@ generator; crops are cut as in style.py.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from assetgen.training import distil, parallel, style
 from assetgen.training.adversarial import Adversary, Shown, descend
 from assetgen.training.batches import Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
-from assetgen.training.loop import adam, autocast, learning_rate, move_average, set_learning_rate
+from assetgen.training.loop import autocast, learning_rate, move_average, players, set_learning_rate
 from assetgen.training.recipe import recipe_from_values
 from assetgen.training.style import GENERATOR_SHARES, MORE, STANDING_BATCHES
 from assetgen.training.style_batches import dither, domain_batch, mixed_batch
@@ -72,19 +71,8 @@ class StarTask:
         self.ways: dict[int, nn.Module] = {}  # teachers of one domain each, by its number
         self.generator = StarganGenerator(generator_config(recipe, self.domains))
         self.discriminator = StarganDiscriminator(self.domains, recipe.inner_px, width=recipe.discriminator_width)
-        for module in (self.generator, self.discriminator):
-            module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.modules: dict[str, nn.Module] = {
-            "generator": self.generator,
-            "average": self.average,
-            "discriminator": self.discriminator,
-        }
-        betas = recipe.beta1, recipe.beta2
-        self.optimisers = {
-            "generator_adam": adam(self.generator, recipe.learning_rate, betas=betas),
-            "discriminator_adam": adam(self.discriminator, recipe.discriminator_rate, betas=betas),
-        }
+        self.modules, self.optimisers = players(self.generator, self.discriminator, recipe, device)
+        self.average = self.modules["average"]
         self.adversary = Adversary(
             module=self.discriminator,
             optimiser=self.optimisers["discriminator_adam"],

@@ -16,14 +16,16 @@ DIRECTIONS = 32
 COLOR_CELLS_PX = 4  # smaller ones tell of grain, which patches do
 HUE_CELL_PX = 2  # larger cells leave room for specks of colour
 BRIGHTNESS_CELL_PX = 8
+FLAT = 1e-6  # of squares: below it a picture counts as having no edges
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
 
 def correlation(before: Tensor, after: Tensor) -> Tensor:
     """Correlation ``[n]`` of slopes of luminance, pictures ``[n, 3, h, w]``: 1 where every edge stands as it was."""
     first, second = (_slopes(pictures) for pictures in (before, after))
-    size = first.square().sum(dim=1).sqrt() * second.square().sum(dim=1).sqrt()
-    return (first * second).sum(dim=1) / size.clamp(min=1e-6)
+    # The root of their product, and not of nothing: a result may become one flat colour, and its gradient none.
+    size = (first.square().sum(dim=1) * second.square().sum(dim=1) + FLAT).sqrt()
+    return (first * second).sum(dim=1) / size
 
 
 def patch_distance(fakes: Tensor, reals: Tensor, rng: torch.Generator) -> Tensor:

@@ -31,6 +31,13 @@ def test_correlation_is_that_of_slopes_picture_by_picture():
     assert correlation(before, after).tolist() == pytest.approx([1, -1, 0], abs=1e-5)
 
 
+def test_a_flat_result_has_a_gradient_to_go_by():
+    before, after = torch.rand(2, 3, 16, 16, generator=rng()), torch.ones(2, 3, 16, 16, requires_grad=True)
+    correlation(before, after).sum().backward()
+    assert after.grad is not None
+    assert torch.isfinite(after.grad).all()
+
+
 def test_equal_sets_have_no_distance_and_order_does_not_matter():
     pictures = noise(4, 1)
     assert float(patch_distance(pictures, pictures.flip(0), rng())) == pytest.approx(0, abs=1e-6)
