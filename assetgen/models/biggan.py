@@ -6,8 +6,8 @@ Reading order after training: ``standing_statistics`` on the averaged network, t
 ``width`` is the channels of the finest features in the generator, and at half their edge in the discriminator.
 
 Differs from the paper: pixels may be taken in groups, as a smooth picture and detail for each pixel of a group, which
-starts at nothing: without the smooth one groups showed as a grid of coloured dots, though they started alike (Aitken et
-al. 2017); pictures with alpha start transparent, and their last layer counts more, or they are long in getting there;
+starts at nothing, and which the discriminator is shown apart and larger: else groups stayed a grid of coloured dots,
+even if they started alike (Aitken et al. 2017); pictures with alpha start transparent, and their last layer counts more, or they are long in getting there;
 any latent size, the first chunk takes what is left over; attention at half the edge, at most 64 px; the class embedding
 starts with unit variance, to be heard early; the tileable variant; sizes for minutes on one GPU. All other weights
 start orthogonal and are under spectral norm.
@@ -176,7 +176,7 @@ class BigganDiscriminator(nn.Module):
         check_config(config, "biggan", CONDITIONINGS, wraps=True, groups=True)
         self.groups = config.groups
         widths = channels_by_level(config, MOST)[::-1]
-        colors = config.channels * config.groups**2
+        colors = config.channels * (config.groups**2 + (config.groups > 1))
         self.blocks = nn.ModuleList([DownBlock(colors, widths[0], first=True, spectral_norm=True)])
         for i in range(config.levels):
             halve = i < config.levels - 1
@@ -191,13 +191,24 @@ class BigganDiscriminator(nn.Module):
         bake_spectral_norm(self)
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        x = F.pixel_unshuffle(x, self.groups) if self.groups > 1 else x
+        x = _in_groups(x, self.groups) if self.groups > 1 else x
         for block in self.blocks:
             x = block(x)
             if x.shape[2] == self.attended_px:
                 x = self.attention(x)
         result: tuple[Tensor, Tensor | None] = self.head(F.relu(x).sum(dim=(2, 3)), labels)
         return result
+
+
+def _in_groups(x: Tensor, groups: int) -> Tensor:
+    """Means of groups of pixels ``[n, c, h, w]`` and what each pixel is off, enlarged ``[n, c + c groups^2, ...]``.
+
+    Spectral norm measures a filter by what it answers to most, which is what pixels of a group have in common; it left
+    next to nothing for a grid.
+    """
+    means = F.avg_pool2d(x, groups)
+    off = F.pixel_unshuffle(x, groups) - means.repeat_interleave(groups**2, dim=1)
+    return torch.cat([means, groups * off], dim=1)
 
 
 def _trained_weight(layer: nn.Conv2d | nn.Linear) -> Tensor:

@@ -16,6 +16,7 @@ DIRECTIONS = 32
 COLOR_CELLS_PX = 4  # smaller ones tell of grain, which patches do
 HUE_CELL_PX = 2  # larger cells leave room for specks of colour
 BRIGHTNESS_CELL_PX = 8
+FAINT = 0.02  # deviation of patches that counts half: what is flatter, as snow, must not outweigh all else
 FLAT = 1e-6  # of squares: below it a picture counts as having no edges
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
@@ -48,7 +49,7 @@ def patch_distance(fakes: Tensor, reals: Tensor, rng: torch.Generator) -> Tensor
         drawn, wanted = drawn.sort(dim=1).values, wanted.sort(dim=1).values
         if wanted.shape != drawn.shape:
             wanted = F.interpolate(wanted[None], size=drawn.shape[1], mode="linear", align_corners=True)[0]
-        total = total + ((drawn - wanted).abs().mean(dim=1) / (wanted.std(dim=1) + 1e-4)).mean()
+        total = total + ((drawn - wanted).abs().mean(dim=1) / (wanted.std(dim=1) + FAINT)).mean()
         fakes, reals = F.avg_pool2d(fakes, 2), F.avg_pool2d(reals, 2)
     return total / len(PATCHES_PX)
 

@@ -439,7 +439,21 @@ def test_the_discriminator_takes_groups_apart_as_the_generator_puts_them_togethe
     swapped[:, :, ::2, ::2] = picture[:, :, 1::2, 1::2]
     assert discriminator(picture, LABELS)[0].shape == (N,)
     assert not torch.allclose(discriminator(picture, LABELS)[0], discriminator(swapped, LABELS)[0])
-    assert discriminator.blocks[0].conv.conv.weight.shape[1] == 16
+    assert discriminator.blocks[0].conv.conv.weight.shape[1] == 4 + 16
+
+
+def test_the_discriminator_is_shown_a_grid_apart_from_the_picture():
+    seen = []
+    discriminator = biggan.BigganDiscriminator(GROUPED).eval()
+    discriminator.blocks[0].register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
+    picture = torch.nn.functional.interpolate(torch.randn(N, 4, 16, 16, generator=rng()), scale_factor=2.0)
+    grid = picture.clone()
+    grid[:, :, ::2, ::2] += 0.03
+    grid[:, :, 1::2, 1::2] -= 0.03
+    discriminator(picture, LABELS), discriminator(grid, LABELS)
+    assert torch.allclose(seen[0][:, :4], seen[1][:, :4], atol=1e-6)
+    assert seen[0][:, 4:].abs().max() < 1e-5
+    assert seen[1][:, 4:].abs().mean() == pytest.approx(0.03, rel=0.01)  # half of the pixels, twice as far
 
 
 def test_with_alpha_no_pixel_has_more_colour_than_cover_and_a_fresh_network_shows_little():
