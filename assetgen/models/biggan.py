@@ -7,10 +7,10 @@ Reading order after training: ``standing_statistics`` on the averaged network, t
 
 Differs from the paper: pixels may be taken in groups, as a smooth picture and detail for each pixel of a group, which
 starts at nothing, and which the discriminator is shown apart and larger: else groups stayed a grid of coloured dots,
-even if they started alike (Aitken et al. 2017); pictures with alpha start transparent, and their last layer counts more, or they are long in getting there;
-any latent size, the first chunk takes what is left over; attention at half the edge, at most 64 px; the class embedding
-starts with unit variance, to be heard early; the tileable variant; sizes for minutes on one GPU. All other weights
-start orthogonal and are under spectral norm.
+even if they started alike (Aitken et al. 2017); pictures with alpha start transparent, and their last layer counts
+more, or they are long in getting there; any latent size, the first chunk takes what is left over; attention at half the
+edge, at most 64 px; the class embedding starts with unit variance, to be heard early; the tileable variant; sizes for
+minutes on one GPU. All other weights start orthogonal and are under spectral norm.
 """
 
 from __future__ import annotations

@@ -30,6 +30,10 @@ def group(device: str) -> Iterator[str]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
+    # Optimisers import it, and its functions keep the group there is at that moment as a default. With the group stay
+    # its threads, and one that gives a tensor back while the interpreter ends aborts the process: so import it before.
+    from torch.distributed.nn import functional  # noqa: F401
+
     cuda = device.startswith("cuda")
     if cuda:
         device = f"cuda:{os.environ['LOCAL_RANK']}"

@@ -16,7 +16,7 @@ from tests.helpers.tiny_runs import TEXTURE
 
 # Started as the launcher starts it, with RANK, WORLD_SIZE and the address in the environment.
 PROGRAM = """
-import sys, hashlib, json, torch
+import sys, hashlib, json, pathlib, torch
 from assetgen.training import cli, loop
 torch.set_num_threads(1)
 train, seen = loop.train, {}
@@ -28,7 +28,9 @@ def watched(run, task, budget, **options):
     print("NETWORKS", digest.hexdigest(), progress.step, progress.augment, task.share.seed, task.share.batch)
     return progress
 loop.train = watched
-sys.exit(cli.main(sys.argv[1:]))
+status = cli.main(sys.argv[1:])
+print("THREADS", *[task.read_text().strip() for task in pathlib.Path("/proc/self/task").glob("*/comm")])
+sys.exit(status)
 """
 
 
@@ -60,6 +62,8 @@ def test_two_processes_end_with_the_same_networks(data, tmp_path):
     assert networks[0][1:4] == networks[1][1:4], "equal weights, steps and augmentation"
     assert networks[0][4] != networks[1][4], "pictures of their own"
     assert networks[0][5] == networks[1][5] == "4"
+    threads = [next(line for line in out.splitlines() if line.startswith("THREADS")) for out, _ in said]
+    assert not any("gloo" in line for line in threads), "none is left to meet the end of the interpreter"
     assert "run folder" in said[0][0]
     assert "run folder" not in said[1][0], "one of them speaks"
     saved = checkpoint.load(tmp_path / "run" / "checkpoint")
