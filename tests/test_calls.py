@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from assetgen import turns
 from assetgen.callers import PLAIN_TERMS, Caller, Priority, Terms
 from assetgen.errors import (
     Cancelled,
@@ -22,6 +23,12 @@ from assetgen.service import Limits, Service
 from assetgen.types import Request
 from assetgen.worker import LEAST_PX, UNDER_WAY, Worker
 from tests.helpers.serving import files, write_model
+
+
+@pytest.fixture(autouse=True)
+def nobody_ages(monkeypatch):
+    """However long this machine stands still; `test_turns` is about ageing."""
+    monkeypatch.setattr(turns, "AGEING_S", 1e9)
 
 
 @pytest.fixture(scope="module")

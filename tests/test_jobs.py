@@ -208,10 +208,10 @@ def test_waiting_ends_at_a_change_at_the_end_or_in_time(begin):
     assert seen == sorted(set(seen))
     begun_s = time.monotonic()
     jobs.get(job_id, "", 10**9, 0.2)
-    assert 0.15 < time.monotonic() - begun_s < 10
+    assert 0.15 < time.monotonic() - begun_s < 25
     waiting = ThreadPoolExecutor(1).submit(jobs.get, job_id, "", 10**9, 30.0)
     jobs.cancel(job_id, "")
-    assert waiting.result(10).state is JobState.CANCELLED
+    assert waiting.result(60).state is JobState.CANCELLED
 
 
 def test_who_finds_no_place_to_wait_is_answered_at_once(begin):

@@ -13,6 +13,12 @@ from assetgen import turns as turns_module
 from assetgen.turns import Ticket, Turns
 
 
+@pytest.fixture(autouse=True)
+def nobody_ages(monkeypatch):
+    """However long this machine stands still."""
+    monkeypatch.setattr(turns_module, "AGEING_S", 1e9)
+
+
 def wait_for(condition):
     end_s = time.monotonic() + 60
     while not condition():

@@ -17,7 +17,7 @@ PROGRAM = "from tests.helpers.faulty_device import main; main({arguments})"
 # Values of the input "truncation", which no request can have.
 CRASH, HANG, RAISE, LEAK, NO_MEMORY, SLOW = -1.0, -2.0, -3.0, -4.0, -5.0, -6.0
 LEAK_BYTES = 64 << 20
-SLOW_S = 0.5
+SLOW_S = 0.5  # and begins when memory was lost
 
 log = logging.getLogger("assetgen.faulty")
 
@@ -48,6 +48,8 @@ class FaultySession:
         elif wanted == NO_MEMORY:
             raise MemoryError
         elif wanted == SLOW:
+            while not _leaked:
+                time.sleep(0.01)
             time.sleep(SLOW_S)
         return self._session.run(inputs, **options)
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 
 from assetgen.kinds import example_inputs
 from assetgen.package import VerifiedPackage
 from assetgen.types import FloatArray
 
-SOON_S = 30.0
+SOON_S = 120.0
 
 
 def until(true: Callable[[], object]) -> None:
@@ -20,6 +21,14 @@ def until(true: Callable[[], object]) -> None:
     while not true():
         assert time.monotonic() < end_s, "it did not come true"
         time.sleep(0.01)
+
+
+def stand_still(pid: int) -> psutil.Process:
+    """Stop a process until it is resumed or killed: what it was given it does not end meanwhile."""
+    process = psutil.Process(pid)
+    process.suspend()
+    until(lambda: process.status() == psutil.STATUS_STOPPED)
+    return process
 
 
 def inputs_of(package: VerifiedPackage, fault: float | None = None, edge_px: int = 32) -> dict[str, FloatArray]:

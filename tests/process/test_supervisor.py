@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -15,7 +16,7 @@ from assetgen.process import supervisor
 from assetgen.process.supervisor import DEVICE, DeviceProcess, Limits
 from assetgen.runtime import open_session
 from tests.helpers.faulty_device import CRASH, HANG, LEAK, LEAK_BYTES, RAISE, SLOW
-from tests.helpers.processes import SOON_S, inputs_of, until
+from tests.helpers.processes import SOON_S, inputs_of, stand_still, until
 from tests.helpers.serving import write_model
 
 
@@ -27,6 +28,14 @@ def slow(tmp_path_factory):
 
 def same(first, second):
     return list(first) == list(second) and all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+@contextmanager
+def impatient(process):
+    """What the process is given here may take a second; what comes after it as long as this machine stands still."""
+    limits, process._limits = process._limits, Limits(hang_s=1.0)
+    yield
+    process._limits = limits
 
 
 def test_a_run_gives_the_bytes_of_a_session_in_this_process(make, packages):
@@ -68,6 +77,7 @@ def test_a_killed_process_loses_its_run_only(make, slow, packages):
     session, other = process.open(slow), process.open(packages["a"])
     wanted = session.run(inputs_of(slow))
     pid = process.pid
+    stand_still(pid)
     with ThreadPoolExecutor(2) as pool:
         under_way = pool.submit(session.run, inputs_of(slow, edge_px=1024))
         until(lambda: any(run.sent for run in process._runs))
@@ -102,10 +112,10 @@ def test_a_crash_inside_a_run_is_told_and_survived(make, packages, caplog):
 
 
 def test_a_run_that_hangs_ends_with_its_process(make, packages, caplog):
-    process = make(Limits(hang_s=1.0))
+    process = make()
     session = process.open(packages["a"])
     session.run(inputs_of(packages["a"]))
-    with pytest.raises(WorkerLost):
+    with impatient(process), pytest.raises(WorkerLost):
         session.run(inputs_of(packages["a"], HANG))
     assert session.run(inputs_of(packages["a"]))
     assert process.ends == {"hang": 1}
@@ -113,12 +123,10 @@ def test_a_run_that_hangs_ends_with_its_process(make, packages, caplog):
 
 
 def test_a_process_that_stands_still_is_replaced(make, packages):
-    process = make(Limits(hang_s=1.0))
+    process = make()
     session = process.open(packages["a"])
-    child = psutil.Process(process.pid)
-    child.suspend()
-    until(lambda: child.status() == psutil.STATUS_STOPPED)
-    with pytest.raises(WorkerLost):
+    stand_still(process.pid)
+    with impatient(process), pytest.raises(WorkerLost):
         session.run(inputs_of(packages["a"]))
     assert session.run(inputs_of(packages["a"]))
 
@@ -140,11 +148,13 @@ def test_a_run_that_does_not_heed_its_stop_is_ended(make, packages, monkeypatch,
 def test_a_stop_ends_the_run_of_its_owner_and_no_other(make, slow):
     process = make(threads=2)
     session, owner = process.open(slow), object()
+    child = stand_still(process.pid)
     with ThreadPoolExecutor(2) as pool:
         mine = pool.submit(session.run, inputs_of(slow, edge_px=1024), half=True, owner=owner)
-        until(lambda: any(run.sent for run in process._runs))
         others = pool.submit(session.run, inputs_of(slow, edge_px=512), half=True, owner=object())
+        until(lambda: [run.sent for run in process._runs] == [True, True])
         session.terminate(owner)
+        child.resume()
         with pytest.raises(Cancelled):
             mine.result(SOON_S)
         assert others.result(SOON_S)
@@ -244,12 +254,12 @@ def test_after_a_fault_on_a_gpu_there_is_a_new_process_and_three_open_the_breake
 
 def test_growth_waits_for_the_runs_under_way(make, packages):
     process = make(Limits(growth_bytes=LEAK_BYTES // 2), threads=2)
-    session = process.open(packages["a"])
+    session, handle = process.open(packages["a"]), process._handle
     with ThreadPoolExecutor(1) as pool:
         slow_run = pool.submit(session.run, inputs_of(packages["a"], SLOW), half=True)
         until(lambda: any(run.sent for run in process._runs))
         session.run(inputs_of(packages["a"], LEAK), half=True)
-        assert process._handle.retiring
+        assert handle.retiring
         assert slow_run.result(SOON_S)
     until(lambda: process.ends == {"memory": 1})
 

@@ -18,7 +18,7 @@ from assetgen.launch import ServerProcess
 from assetgen.types import Encoding, MapKind, OutputSpec, Request
 from tests.helpers.serving import files, write_model
 
-SOON_S = 30.0
+SOON_S = 120.0
 OPTIONS = ("--worker", "process", "--device", "cpu", "--threads", "1")
 RAW = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
 SMALL = Request("tiny", seed=7, width_px=32, height_px=32, output=RAW)
@@ -68,7 +68,7 @@ def lose(server, client, how):
         files(client.generate(replace(SMALL, model_id=model)))
     child = child_of(server)
     with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(files, client.generate(LARGE))
+        call = pool.submit(files, client.generate(replace(LARGE, count=8)))  # long enough for us to stand still
         before_s = child.cpu_times().user
         until(lambda: child.cpu_times().user > before_s + 0.1)  # it is at it
         how(child)
@@ -90,7 +90,7 @@ def test_a_process_killed_in_a_call_costs_that_call_only(start):
 
 
 def test_a_process_that_stands_still_costs_its_call_only(start):
-    server = start("--worker-hang-s", "1")
+    server = start("--worker-hang-s", "6")
     with Client(server.address) as client:
         wanted = files(client.generate(SMALL))
         lose(server, client, psutil.Process.suspend)

@@ -114,7 +114,7 @@ def test_idle_memory_is_given_back(tmp_path, monkeypatch):
         time.sleep(0.1)
         assert (shared.held_bytes, bytes(view)) == (SIZE, content)
         del view
-        end_s = time.monotonic() + 10
+        end_s = time.monotonic() + 60
         while shared.held_bytes:
             assert time.monotonic() < end_s
             time.sleep(0.01)
@@ -285,7 +285,7 @@ def test_a_client_that_never_takes_and_leaves_gets_its_files_withdrawn(server):
                 assert (handover.ROOT / response.artifact.shared).is_file()
                 break
         call.cancel()
-    end_s = time.monotonic() + 20
+    end_s = time.monotonic() + 60
     while any(len(path.name) > 64 for path in folder.iterdir()):
         assert time.monotonic() < end_s
         time.sleep(0.02)
