@@ -428,7 +428,8 @@ def _optimize(options: argparse.Namespace) -> int:
         from export.torch_session import openers
 
         texture, detail = options.runs
-        others = dict(openers(texture, detail, options.threads))
+        manifest = optimize.one_package(options.package).manifest
+        others = dict(openers(manifest, texture, detail, options.threads))
     return optimize.run(
         options.package, options.device, options.threads, plan, options.output, say, others, options.beside
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from assetgen.deploy_pictures import MESH
 from assetgen.types import FloatArray
 
 Figures = Mapping[str, Any]
@@ -53,13 +54,15 @@ def page(report: Figures, pictures: Mapping[str, Maps], outputs: Sequence[tuple[
     parts = [
         f"<h1>{_e(title)}</h1>",
         _summary(report),
-        "<h2>Verdicts</h2>",
+        "<h2>Verdicts</h2>"
+        "<p class=small>A device holds if its maps differ from the reference, fp32 by ONNX Runtime, by no more than "
+        "the package allows, if three runs gave the same bytes, and if what should tile does. Broken: do not ship it on"
+        " that device; why stands below it.</p>",
         _verdicts(report),
         _absent(candidates),
         "<h2>Differences from fp32 by ONNX Runtime</h2>"
         f"<p class=small>The worst of {compared['pictures']} pictures of {compared['edge_px']} px. Under each PSNR the "
-        "largest and the mean difference of values in 0 to 1, and what is asked for; normals are angles. Seam: how far "
-        "the maps of rolled inputs are from the rolled maps; textures that tile stay near 0. Repeated: "
+        f"largest and the mean difference of values in 0 to 1, and what is asked for.{_notes(candidates)} Repeated: "
         "whether three runs gave the same bytes.</p>",
         _differences(candidates, outputs),
         _beside(report, outputs),
@@ -69,7 +72,7 @@ def page(report: Figures, pictures: Mapping[str, Maps], outputs: Sequence[tuple[
         _latencies(candidates),
         "<h2>Pictures</h2>"
         f"<p class=small>Request {compared['shown']} of those compared, the one with most contrast; differences are "
-        f"{GAIN:g} times as large as they are. Point at one to enlarge it.</p>",
+        f"{GAIN:g} times as large as they are. Point at one to enlarge it.{_of_meshes(pictures)}</p>",
         _pictures(pictures, candidates),
         "<h2>Approval</h2><table class=sign><tr><th>approved for</th><th>name</th><th>date</th></tr>"
         "<tr><td></td><td></td><td></td></tr></table>"
@@ -100,7 +103,9 @@ def _verdicts(report: Figures) -> str:
     present = _present(report["candidates"])
     cell = _first_cell(present)
     memory_px = next((f["peak_memory_bytes"]["edge_px"] for f in present.values() if f.get("peak_memory_bytes")), 0)
-    head = ["device", "verdict", "least PSNR", "normals, mean", cell, "open or build", "graph file"]
+    turned = _have_normals(report["candidates"])
+    head = ["device", "verdict", "least PSNR", *(["normals, mean"] if turned else []), cell]
+    head += ["open or build", "graph file"]
     head += [f"peak memory at {memory_px} px"] if memory_px else []
     rows, group = [], ""
     for name, figures in present.items():
@@ -114,7 +119,7 @@ def _verdicts(report: Figures) -> str:
             f"{_e(name)}<br><span class=small>{_e(figures.get('backend', ''))}</span>",
             _mark(verdict),
             _db(min(found["psnr_db"].values())),
-            f"{found['normal_degrees']:.2f}°",
+            *([f"{found['normal_degrees']:.2f}°"] if turned else []),
             f"{timed['p50']:.1f} ms, {timed['times_as_fast']:.2f}x" if "p50" in timed else "",
             "" if figures.get("open_s") is None else f"{figures['open_s']:g} s",
             f"{size / 1e6:.1f} MB" if size else "",
@@ -145,11 +150,14 @@ def _absent(candidates: Figures) -> str:
 
 
 def _differences(candidates: Figures, outputs: Sequence[tuple[str, int]]) -> str:
+    turns, seams = _have_normals(candidates), _have_seams(candidates)
+    head = ["device", *(name for name, _ in outputs), *(["normals, mean"] if turns else [])]
+    head += [*(["seam"] if seams else []), "repeated"]
     rows, group = [], ""
     for name, figures in _present(candidates).items():
         if figures.get("of", "") != group:
             group = figures["of"]
-            rows.append(f"<tr class=head><td colspan={len(outputs) + 4}>{_e(group)}, from its own fp32</td></tr>")
+            rows.append(f"<tr class=head><td colspan={len(head)}>{_e(group)}, from its own fp32</td></tr>")
         found, allowed = figures["differences"], figures["allowed"]
         least, most = allowed.get("least_psnr_db"), allowed.get("most_normal_degrees", 0.0)
         cells = [_e(name)]
@@ -162,36 +170,38 @@ def _differences(candidates: Figures, outputs: Sequence[tuple[str, int]]) -> str
                 asked = f"at least {least[output]:g} dB" if output in least else ""
                 holds = output not in least or found["psnr_db"][output] >= least[output]
             cells.append(_difference(found, output, asked, holds))
-        turned = found["normal_degrees"]
-        asked = f"at most {most:g}° on average" if most else ""
-        cells.append(
-            _marked(f"{turned:.2f}°", not most or turned <= most)
-            + f"<br><span class=small>largest {found['largest_normal_degrees']:g}°<br>{asked}</span>"
-        )
-        seam = figures.get("seam")
-        cells.append("" if seam is None else f"{max(seam.values()):.1g}")
+        if turns:
+            turned, farthest = found["normal_degrees"], found["largest_normal_degrees"]
+            asked = f"at most {most:g}° on average" if most else ""
+            cells.append(
+                _marked(f"{turned:.2f}°", not most or turned <= most)
+                + f"<br><span class=small>largest {farthest:g}°<br>{asked}</span>"
+            )
+        if seams:
+            seam = figures.get("seam")
+            cells.append("" if seam is None else f"{max(seam.values()):.1g}")
         same = figures["determinism"].startswith("the same bytes")
         cells.append("same bytes" if same else f"<span class=bad>{_e(figures['determinism'])}</span>")
         rows.append(_row(cells))
-    return _table(("device", *(name for name, _ in outputs), "normals, mean", "seam", "repeated"), rows)
+    return _table(head, rows)
 
 
 def _beside(report: Figures, outputs: Sequence[tuple[str, int]]) -> str:
     """How far the packages beside the first are from it; no verdict: it is for eyes to say what is good enough."""
-    rows = []
+    rows, turns = [], _have_normals(report["candidates"])
     for name, figures in _present(report["candidates"]).items():
         found = figures.get("beside")
         if found:
             cells = [_e(name), *(_difference(found, output, "", True) for output, _ in outputs)]
-            cells.append(
-                f"{found['normal_degrees']:.2f}°<br><span class=small>largest {found['largest_normal_degrees']:g}°"
-            )
-            rows.append(_row([*cells[:-1], cells[-1] + "</span>"]))
+            if turns:
+                farthest = f"<br><span class=small>largest {found['largest_normal_degrees']:g}°</span>"
+                cells.append(f"{found['normal_degrees']:.2f}°{farthest}")
+            rows.append(_row(cells))
     if not rows:
         return ""
     first = _e(report["model"]["id"])
     note = "<p class=small>Another network makes other pictures from the same inputs; look at them below.</p>"
-    head = ("device", *(name for name, _ in outputs), "normals, mean")
+    head = ("device", *(name for name, _ in outputs), *(["normals, mean"] if turns else []))
     return f"<h2>Differences from {first}</h2>{note}{_table(head, rows)}"
 
 
@@ -281,12 +291,37 @@ def _figure(values: FloatArray, caption: str) -> str:
     finite = np.nan_to_num(channels, nan=1.0, posinf=1.0, neginf=0.0)
     pixels = (np.clip(finite, 0, 1) * 255 + 0.5).astype(np.uint8)
     picture = Image.fromarray(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0])
+    if times := SHOWN_PX // 2 // max(picture.size):  # pixel art in hard pixels
+        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
     picture.thumbnail((SHOWN_PX, SHOWN_PX))
     data = io.BytesIO()
     picture.save(data, format="PNG")
     source = base64.b64encode(data.getvalue()).decode("ascii")
     alt = _e(caption)
     return f'<figure><img alt="{alt}" src="data:image/png;base64,{source}"><figcaption>{alt}</figcaption></figure>'
+
+
+def _of_meshes(pictures: Mapping[str, Maps]) -> str:
+    drawn = any(MESH in shown for shown in pictures.values())
+    return " A mesh is cut anew from every volume: other triangles show as thin lines, another shape as areas." * drawn
+
+
+def _notes(candidates: Figures) -> str:
+    """What is to be said of normals and seams, where there are any."""
+    turns = " Normals are angles." if _have_normals(candidates) else ""
+    seams = (
+        " Seam: how far the maps of rolled inputs are from the rolled maps; what tiles, or leaves tiles tiles, stays "
+        "near 0."
+    )
+    return turns + (seams if _have_seams(candidates) else "")
+
+
+def _have_normals(candidates: Figures) -> bool:
+    return all("normal_degrees" in figures["differences"] for figures in _present(candidates).values())
+
+
+def _have_seams(candidates: Figures) -> bool:
+    return any(figures.get("seam") is not None for figures in _present(candidates).values())
 
 
 def _present(candidates: Figures) -> dict[str, Figures]:

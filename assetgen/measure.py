@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 import psutil
 
+from assetgen.deploy_pictures import pictures_of
 from assetgen.errors import AssetgenError, ConfigInvalid
-from assetgen.fidelity import Comparison, Differences, broken_limits, limits, normals
+from assetgen.fidelity import Comparison, Differences, broken_limits, limits
 from assetgen.manifest import SPATIAL_ROLES, Manifest
 from assetgen.package import VerifiedPackage
 from assetgen.runtime import Session, precision_of, self_check
@@ -27,13 +29,15 @@ from assetgen.types import FloatArray, MapKind
 LEAST_ROUNDS, MOST_ROUNDS = 5, 60
 # Of a size at which one run of all sessions alone takes longer than what was planned for it.
 LEAST_SLOW_ROUNDS = 3
-NORMALS = "normals"
 # Left to the rest of the machine when batches get large.
 SPARE_BYTES = 1 << 30
+_LOOK_S = 0.005
 _LARGEST_DB = 200.0  # JSON has no infinity
 _DIGITS = 3
 # Inputs that change nothing at 0: a student need not have its teacher's.
 _OPTIONAL_ROLES = ("slider", "mix", "second_latent")
+# Kinds that promise to tile, or to leave tiles tiles.
+_TILING_KINDS = ("texture", "style")
 
 Say = Callable[[str], None]
 Feeds = dict[str, FloatArray]
@@ -46,8 +50,8 @@ class Candidate:
 
     Attributes:
         name: unique in the report; device: what ``open_session`` was asked for, empty if it was not asked.
-        pictures: of one request, by map, ``[c, h, w]`` in [0, 1]; normals are among them where there is height.
-        grown: pixels of the largest batch that it has run, and by how much memory grew at that.
+        pictures: of one request, see ``pictures_of``.
+        grown: pixels of the largest batch that it has run, and by how much memory grew meanwhile.
     """
 
     name: str
@@ -137,8 +141,8 @@ def compare(candidates: Sequence[Candidate], found: Reference, first: Reference 
         outputs = [candidate.running.run(feeds) for feeds in found.inputs]
         _judge(candidate, found, outputs)
         if first is not None:
-            candidate.figures["beside"] = _shown(_differences(found, first.outputs, outputs))
-        candidate.pictures = _pictures(found, outputs[found.shown])
+            candidate.figures["beside"] = _shown(found.manifest, _differences(found, first.outputs, outputs))
+        candidate.pictures = pictures_of(found.manifest, found.inputs[found.shown], outputs[found.shown])
 
 
 def _judge(candidate: Candidate, found: Reference, outputs: Sequence[Feeds]) -> None:
@@ -147,8 +151,7 @@ def _judge(candidate: Candidate, found: Reference, outputs: Sequence[Feeds]) -> 
     differences = _differences(found, found.outputs, outputs)
     broken = broken_limits(manifest, precision, differences)
     seam = None
-    # Only textures promise to tile.
-    if manifest.kind == "texture" and any(spec.role in SPATIAL_ROLES for spec in manifest.inputs):
+    if manifest.kind in _TILING_KINDS and any(spec.role in SPATIAL_ROLES for spec in manifest.inputs):
         seam = _seam(manifest, session, found.inputs[0], outputs[0])
         broken += [f"rolled: {line}" for line in broken_limits(manifest, precision, seam)]
     try:
@@ -159,8 +162,8 @@ def _judge(candidate: Candidate, found: Reference, outputs: Sequence[Feeds]) -> 
     exact = precision == "fp32"
     candidate.figures |= {
         "precision": precision,
-        "differences": _shown(differences),
-        "seam": None if seam is None else _shown(seam)["largest"],
+        "differences": _shown(manifest, differences),
+        "seam": None if seam is None else _shown(manifest, seam)["largest"],
         "determinism": repeats,
         "halves": session.splits,
         "allowed": dict(manifest.tolerance.get("fp32", {})) if exact else asdict(limits(manifest, precision)),
@@ -178,20 +181,18 @@ def _differences(found: Reference, wanted: Sequence[Feeds], given: Sequence[Feed
 
 def _seam(manifest: Manifest, session: Session, feeds: Feeds, made: Feeds) -> Differences:
     """Rolled outputs beside the outputs of rolled inputs."""
-    coarsest = max(spec.stride_px for spec in manifest.inputs if spec.role in SPATIAL_ROLES)
-    cells = (1, 2)
-    wanted = {name: np.roll(values, tuple(n * coarsest for n in cells), axis=(2, 3)) for name, values in made.items()}
+    cells, stride_px = (1, 2), manifest.size.stride_px
+    wanted = {name: np.roll(values, tuple(n * stride_px for n in cells), axis=(2, 3)) for name, values in made.items()}
     seams = Comparison(manifest)
     seams.add(feeds, wanted, session.run(rolled(manifest, feeds, cells)))
     return seams.result()
 
 
 def rolled(manifest: Manifest, feeds: Mapping[str, FloatArray], cells: tuple[int, int]) -> Feeds:
-    """The inputs with those that are spatial rolled by whole cells of the coarsest of them."""
+    """The inputs with those that are spatial rolled by whole strides of the model."""
     strides = {spec.name: spec.stride_px for spec in manifest.inputs if spec.role in SPATIAL_ROLES}
-    coarsest = max(strides.values())
     return {
-        name: np.roll(values, tuple(count * coarsest // strides[name] for count in cells), axis=(2, 3))
+        name: np.roll(values, tuple(count * manifest.size.stride_px // strides[name] for count in cells), axis=(2, 3))
         if name in strides
         else values
         for name, values in feeds.items()
@@ -261,20 +262,38 @@ def _run_first(candidate: Candidate, feeds: Feeds, pixels: int) -> None:
     needed, free = growth * pixels // max(largest, 1), psutil.virtual_memory().available
     if pixels > largest and needed > free - SPARE_BYTES:
         raise MemoryError(f"left out: it would take {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} are free")
-    before = psutil.Process().memory_info().rss
-    candidate.running.run(feeds)
+    with PeakGrowth() as peak:
+        candidate.running.run(feeds)
     if pixels > largest:
-        candidate.grown = pixels, max(psutil.Process().memory_info().rss - before, 0)
+        candidate.grown = pixels, peak.size_bytes
 
 
-def _pictures(found: Reference, outputs: Feeds) -> dict[str, FloatArray]:
-    """The maps of one request, and normals of its height."""
-    made = {spec.name: outputs[spec.name][0] for spec in found.manifest.outputs}
-    height = next((spec.name for spec in found.manifest.outputs if spec.map_kind == MapKind.HEIGHT), "")
-    if height and np.isfinite(outputs[height]).all():
-        turned = normals(found.manifest, found.inputs[found.shown], outputs[height])[0]
-        made[NORMALS] = (turned * 0.5 + 0.5).transpose(2, 0, 1)
-    return made
+class PeakGrowth:
+    """By how many bytes the resident memory of this process grew within a ``with``, at its largest.
+
+    It is looked at every few milliseconds: what a run takes and gives back counts, too, for it must fit.
+    """
+
+    size_bytes = 0
+
+    def __enter__(self) -> PeakGrowth:
+        self._process, self._done = psutil.Process(), threading.Event()
+        self._before = self._process.memory_info().rss
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watcher.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._done.wait(_LOOK_S):
+            self._look()
+
+    def _look(self) -> None:
+        self.size_bytes = max(self.size_bytes, self._process.memory_info().rss - self._before)
 
 
 def _precision(session: Session) -> str:
@@ -282,20 +301,24 @@ def _precision(session: Session) -> str:
     return precision_of(session.backend) if len(parts) > 2 else "fp32"
 
 
-def _shown(found: Differences) -> Figures:
+def _shown(manifest: Manifest, found: Differences) -> Figures:
+    """Differences for JSON; those of normals where the model makes a height."""
+
     def finite(value: float, most: float) -> float:
         held = min(max(value, -most), most) if value == value else -most  # noqa: PLR0124 -- NaN
         return float(f"{held:.{_DIGITS}g}")
 
-    return {
+    shown: Figures = {
         "largest": {name: finite(value, 1e9) for name, value in found.largest.items()},
         "mean": {name: finite(value, 1e9) for name, value in found.mean.items()},
         "psnr_db": {
             name: round(min(max(value, -_LARGEST_DB), _LARGEST_DB), 1) for name, value in found.psnr_db.items()
         },
-        "normal_degrees": finite(found.normal_degrees, 180.0),
-        "largest_normal_degrees": finite(found.largest_normal_degrees, 180.0),
     }
+    if any(spec.map_kind == MapKind.HEIGHT for spec in manifest.outputs):
+        shown["normal_degrees"] = finite(found.normal_degrees, 180.0)
+        shown["largest_normal_degrees"] = finite(found.largest_normal_degrees, 180.0)
+    return shown
 
 
 def peak_bytes() -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 from assetgen import __version__, deploy_page
 from assetgen.errors import AssetgenError, ConfigInvalid, OutputUnwritable
-from assetgen.manifest import Manifest
+from assetgen.manifest import PRECISIONS, Manifest
 from assetgen.measure import Candidate, compare, peak_bytes, reference, reference_beside, take_times
 from assetgen.package import VerifiedPackage
 from assetgen.runtime import Session, choice, open_session
@@ -100,6 +100,9 @@ def run(
     """
     package = one_package(folder)
     more = _labelled(package, [one_package(other) for other in beside])
+    asked = device.rpartition(":")[2]
+    if asked in PRECISIONS and device not in _ROUNDS_ITSELF:
+        package.read_graph(asked)  # refused if it has none, before anything is opened
     begun_s = time.perf_counter()
     candidates = _opened(package, "", device, threads, others or {}, say)
     there = [candidate for candidate in candidates if candidate.session is not None]
@@ -282,7 +285,8 @@ def _line(candidate: Candidate) -> str:
     else:
         fast += f"{timed['p50']:.1f} ms, {timed['times_as_fast']:.2f} times as fast as {REFERENCE}"
     lowest = min(figures["differences"]["psnr_db"].values())
-    return f"{candidate.name:16} {figures['verdict']}, least PSNR {lowest:.1f} dB{fast}" + (
+    least = "all equal" if lowest >= deploy_page.EQUAL_DB else f"least PSNR {lowest:.1f} dB"
+    return f"{candidate.name:16} {figures['verdict']}, {least}{fast}" + (
         f": {'; '.join(figures['broken'])}" if figures["broken"] else ""
     )
 

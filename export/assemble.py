@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from assetgen import golden, policy
 from assetgen.errors import ConfigInvalid, OutputUnwritable
 from assetgen.golden import GoldenRequest
 from assetgen.kinds import KINDS, example_inputs
-from assetgen.manifest import Manifest
+from assetgen.manifest import ClassSpec, InputSpec, Manifest, OutputMap, ParameterSpec, SizeSpec
 from assetgen.package import verify_package, write_manifest
 from assetgen.runtime import Session, open_session, self_check
 from assetgen.types import Encoding, FloatArray, MapKind, OutputSpec, Request
@@ -53,6 +54,66 @@ def preview_of_classes(path: Path, session: Session, manifest: Manifest, edge_px
         )
         preview.paste(tile, (number % columns * edge_px, number // columns * edge_px))
     preview.save(path, format="PNG", optimize=True)
+
+
+def preview_of_tiles(
+    path: Path,
+    manifest: Manifest,
+    tile_of: Callable[[str, int], Image.Image],
+    largest_px: int = PREVIEW_PX,
+    ground: int = 0,
+) -> None:
+    """A tile of every class in a square of at most ``PREVIEW_PX``.
+
+    Args:
+        tile_of: takes the name of a class and the edge in pixels; where the tile has alpha, ``ground`` shows.
+        largest_px: edge of a tile at most.
+        ground: a grey, 0 to 255.
+    """
+    columns = math.ceil(math.sqrt(len(manifest.classes)))
+    rows = -(-len(manifest.classes) // columns)
+    edge_px = min(PREVIEW_PX // columns, largest_px)
+    preview = Image.new("RGB", (columns * edge_px, rows * edge_px), (ground,) * 3)
+    for number, known in enumerate(manifest.classes):
+        tile = tile_of(known.name, edge_px)
+        place = (number % columns * edge_px, number // columns * edge_px)
+        preview.paste(tile, place, tile if tile.mode == "RGBA" else None)
+    preview.save(path, format="PNG", optimize=True)
+
+
+def manifest_of_one_size(
+    kind: str,
+    description: str,
+    inputs: tuple[InputSpec, ...],
+    output: OutputMap,
+    classes: Sequence[str],
+    parameters: tuple[ParameterSpec, ...],
+    edge_px: int,
+    tolerance: float,
+    **told: Any,
+) -> Manifest:
+    """The manifest, without files and provenance, of a model whose pictures have ``edge_px`` along both edges.
+
+    Args:
+        inputs: the first is the latent.
+        tolerance: largest difference of ``output`` from fp32 by ONNX Runtime.
+        told: id, version, display name and licence.
+    """
+    return Manifest(
+        schema=1,
+        kind=kind,
+        description=description,
+        graph=GRAPH_NAME,
+        inputs=inputs,
+        outputs=(output,),
+        latent_dimension=int(inputs[0].shape[1]),
+        classes=tuple(ClassSpec(name, name.replace("_", " ").capitalize()) for name in classes),
+        parameters=parameters,
+        size=SizeSpec(stride_px=edge_px, min_px=edge_px, max_px=edge_px, default_px=edge_px),
+        files=(),
+        tolerance={"fp32": {output.name: tolerance}},
+        **told,
+    )
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from assetgen.errors import ConfigInvalid, RuntimeMissing
-from assetgen.manifest import MANIFEST_NAME
+from assetgen.manifest import MANIFEST_NAME, is_model_id
 from assetgen.training.recipe import layouts_from_toml
 
 LARGEST_PALETTE = 256
 LICENSES = {"Apache-2.0": Path(__file__).resolve().parent.parent / "LICENSE"}
 
 
-def main(argv: list[str]) -> int:
-    """Run ``assetgen export`` with the arguments after it; returns the exit status."""
+def _parser() -> argparse.ArgumentParser:
+    """All options, of every kind of run; those that a kind has no use for are refused later, by name."""
     parser = argparse.ArgumentParser(prog="assetgen export", description="Turn training runs into a model package.")
     parser.add_argument(
         "texture", type=Path, metavar="run", help="run folder of assetgen train texture, style or (photo to PBR) detail"
@@ -30,6 +30,14 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--triton", type=Path, metavar="DIR", help="model repository of Triton to write there as well")
     parser.add_argument("--detail", type=Path, help="run folder of assetgen train detail; not for other families")
+    parser.add_argument(
+        "--students",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="runs of assetgen train detail --distil: a package PACKAGE-RUN each, for assetgen optimize --beside",
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="PACKAGE", help="package folder to write")
     parser.add_argument("--id", help="model id; the folder's name by default")
     parser.add_argument("--version", default="1.0.0", help="version of the package (1.0.0)")
@@ -104,8 +112,18 @@ def main(argv: list[str]) -> int:
         metavar="PX",
         help="for style: edge of the pixels of pixel art (0: it is none)",
     )
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run ``assetgen export`` with the arguments after it; returns the exit status."""
+    arguments = _parser().parse_args(argv)
     if (arguments.texture / MANIFEST_NAME).is_file():
+        if not _precisions(arguments) and not arguments.triton:
+            raise ConfigInvalid(
+                f"{arguments.texture} is a package already, and nothing is asked of it",
+                hint="give --precision fp16, bf16 or int8, or --triton",
+            )
         _finish(arguments, arguments.texture)
         return 0
     if arguments.output is None:
@@ -141,9 +159,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _precisions(arguments: argparse.Namespace) -> list[str]:
+    """Those asked for beside fp32, which every package has, each once."""
+    return [name for name in dict.fromkeys(arguments.precision) if name != "fp32"]
+
+
 def _finish(arguments: argparse.Namespace, package: Path) -> None:
     """Smaller precisions and Triton's form of a package that exists."""
-    precisions = [name for name in dict.fromkeys(arguments.precision) if name != "fp32"]
+    precisions = _precisions(arguments)
     if precisions:
         from export.precisions import add_precisions
 
@@ -191,13 +214,29 @@ def _texture(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     effort = Effort(arguments.slider_samples, arguments.slider_steps)
     variations = VariationSettings(arguments.variations, arguments.variation_method)
     told |= {"layouts": layouts, "effort": effort, "variations": variations}
+    students = {student: _of_student(told, arguments.output, student) for student in arguments.students}
     package_from_runs(arguments.texture, arguments.detail, arguments.output, **told)
+    for student, (folder, changed) in students.items():
+        package_from_runs(arguments.texture, student, folder, **told | changed)
+
+
+def _of_student(told: Mapping[str, Any], output: Path, student: Path) -> tuple[Path, dict[str, Any]]:
+    """Folder, id and name of a student's package, beside ``output``; raises ConfigInvalid if they would be none."""
+    name = student.resolve().name
+    model_id = f"{told['id']}-{name}"
+    if not is_model_id(model_id):
+        raise ConfigInvalid(
+            f"--students {student}: {model_id!r} is no id of a model",
+            hint="name the run's folder with a-z, 0-9 and - only",
+        )
+    display_name = f"{told['display_name']}, {name}"
+    return output.with_name(f"{output.name}-{name}"), {"id": model_id, "display_name": display_name}
 
 
 def _picture(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     from export.package_from_picture import package_from_picture
 
-    strange = ("detail", "layouts", "direction", "example", "palette", "pixel_size", "figures", "report")
+    strange = ("detail", "students", "layouts", "direction", "example", "palette", "pixel_size", "figures", "report")
     _refuse(arguments, strange, "a run of another family")
     package_from_picture(arguments.texture, arguments.output, **told)
 
@@ -205,7 +244,7 @@ def _picture(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
 def _sprites(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     from export.package_from_sprites import package_from_sprites
 
-    strange = ("detail", "layouts", "direction", "example", "pixel_size", "figures")
+    strange = ("detail", "students", "layouts", "direction", "example", "pixel_size", "figures")
     _refuse(arguments, strange, "a run of pictures with alpha")
     if arguments.palette == 1 or not 0 <= arguments.palette <= LARGEST_PALETTE:
         raise ConfigInvalid(f"--palette {arguments.palette}: use 2 to {LARGEST_PALETTE}", hint="or 0 for no pixel art")
@@ -216,7 +255,7 @@ def _sprites(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
 def _style(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     from export.package_from_style import package_from_style
 
-    _refuse(arguments, ("detail", "layouts", "report"), "a run of assetgen train style")
+    _refuse(arguments, ("detail", "students", "layouts", "report"), "a run of assetgen train style")
     told |= {"direction": arguments.direction, "examples": arguments.example, "figures_file": arguments.figures}
     told |= {"palette": arguments.palette, "pixel_size": arguments.pixel_size or 1}
     package_from_style(arguments.texture, arguments.output, **told)
@@ -225,13 +264,13 @@ def _style(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
 def _mesh(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     from export.package_from_volume import package_from_volume
 
-    _refuse(arguments, ("detail", "layouts", "direction", "example"), "a run of assetgen train mesh")
+    _refuse(arguments, ("detail", "students", "layouts", "direction", "example"), "a run of assetgen train mesh")
     package_from_volume(arguments.texture, arguments.output, **told)
 
 
 def _photo(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     from export.package_from_photo import package_from_photo
 
-    strange = ("detail", "layouts", "direction", "palette", "pixel_size", "figures", "report")
+    strange = ("detail", "students", "layouts", "direction", "palette", "pixel_size", "figures", "report")
     _refuse(arguments, strange, "a run of assetgen train detail")
     package_from_photo(arguments.texture, arguments.output, examples=arguments.example, **told)

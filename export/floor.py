@@ -33,7 +33,7 @@ from assetgen.runtime import open_session
 from assetgen.runtime.bound import BoundSession
 from assetgen.types import FloatArray
 from export.graph import MaterialGraph
-from export.networks import graph_from_runs, read_runs
+from export.networks import graph_of_package
 from export.precision import CONVOLUTIONS
 from export.precisions import add_precisions
 
@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     precision = options.precision or ("fp16" if options.device == "cuda" else "fp32")
     package = one_package(options.package)
     _check_size(package, options.edge)
-    graph = graph_from_runs(read_runs(*options.runs))
+    graph = graph_of_package(package.manifest, *options.runs)
     with tempfile.TemporaryDirectory(prefix="assetgen-") as scratch:
         rounded = _with_graph(package, precision if options.device == "cuda" else "fp32", Path(scratch) / "package")
         report = _measured(rounded, graph, options.device, precision, options.edge, options.rounds)

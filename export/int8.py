@@ -22,6 +22,7 @@ from export.probe import magnitudes, open_bytes, run
 # What adding up is trusted with: the sum of damages may be this share of what is allowed.
 TRUST = 0.7
 GIVEN_BACK = 0.9
+_PICTURE_DIMS = 4
 
 Feeds = Mapping[str, FloatArray]
 Outputs = dict[str, FloatArray]
@@ -77,13 +78,14 @@ def quantize(
 
 
 def candidates(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Convolutions with constant weights, of one group."""
-    weights = {weight.name for weight in model.graph.initializer}
+    """Convolutions of pictures with constant weights, of one group."""
+    weights = {weight.name: len(weight.dims) for weight in model.graph.initializer}
     return [
         node
         for node in model.graph.node
         if node.op_type in CONVOLUTIONS - {"ConvTranspose"}
         and all(name in weights for name in node.input[1:] if name)
+        and weights[node.input[1]] == _PICTURE_DIMS
         and all(attribute.i == 1 for attribute in node.attribute if attribute.name == "group")
     ]
 

@@ -8,14 +8,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from assetgen.errors import CheckpointInvalid
+from assetgen.errors import CheckpointInvalid, ConfigInvalid
+from assetgen.manifest import Manifest
 from assetgen.models.texture import TextureGenerator
 from assetgen.training import checkpoint
 from assetgen.training.checkpoint import Checkpoint
 from assetgen.training.detail import detail_network
 from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_values
 from assetgen.training.texture import texture_config
-from export.graph import MaterialGraph
+from export.graph import OUTPUTS, MaterialGraph
+
+# Inputs that a package may have more than its networks: at 0 they change nothing.
+_OPTIONAL_ROLES = ("slider", "mix", "second_latent")
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,28 @@ def graph_from_runs(runs: Runs, sliders: Sequence[str] = (), directions: Tensor 
     detail = detail_network(runs.detail_recipe, runs.classes)
     checkpoint.restore_module(detail, runs.detail, _averaged(runs.detail, "network"))
     return MaterialGraph(texture_from_runs(runs), detail, sliders, directions)
+
+
+def graph_of_package(manifest: Manifest, texture_run: Path, detail_run: Path) -> MaterialGraph:
+    """The networks of two runs for the inputs of a package that was made of them, its sliders left out.
+
+    Raises:
+        CheckpointInvalid: see ``read_runs``.
+        ConfigInvalid: the package takes other inputs or makes other maps than they do.
+    """
+    graph = graph_from_runs(read_runs(texture_run, detail_run))
+    made = [spec.name for spec in manifest.outputs]
+    told = {spec.name: spec for spec in manifest.inputs}
+    wanted = {spec.name: spec for spec in graph.inputs}
+    strange = [name for name, spec in wanted.items() if name not in told or told[name].shape[1] != spec.shape[1]]
+    strange += [name for name, spec in told.items() if name not in wanted and spec.role not in _OPTIONAL_ROLES]
+    if strange or made != list(OUTPUTS):
+        strange = strange or made
+        raise ConfigInvalid(
+            f"{manifest.id} was not made of {texture_run} and {detail_run}: they differ in {', '.join(strange)}",
+            hint="give the two runs that this package of materials was exported from, or leave --runs out",
+        )
+    return graph
 
 
 def _averaged(saved: Checkpoint, trained: str) -> str:

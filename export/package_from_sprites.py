@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,22 +12,30 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from assetgen.errors import ConfigInvalid, ParityFailed
+from assetgen.errors import ConfigInvalid
 from assetgen.golden import GoldenRequest
 from assetgen.kinds import KINDS
-from assetgen.manifest import ClassSpec, InputSpec, Manifest, OutputMap, SizeSpec
+from assetgen.manifest import InputSpec, Manifest, OutputMap
 from assetgen.models.families import baked
 from assetgen.postprocess.sprites import on_squares
 from assetgen.runtime import Session
 from assetgen.training import checkpoint
 from assetgen.training.recipe import PictureRecipe, recipe_from_values
 from assetgen.types import Encoding, OutputSpec, Request
-from export.assemble import GRAPH_NAME, Notify, Parts, assemble, made_with, run_facts
+from export.assemble import (
+    Notify,
+    Parts,
+    assemble,
+    made_with,
+    manifest_of_one_size,
+    preview_of_tiles,
+    run_facts,
+)
 from export.card import sprite_card
 from export.onnx_from_module import onnx_of_pictures
 from export.package_from_picture import TOLERANCE, trained_generator
 from export.parameters import parameters_of_sprites
-from export.parity import PARITY_LIMIT
+from export.parity import parity_of_pictures
 from export.sliders import Sliders
 from export.sprite_figures import figures_from_reports
 from export.sprite_sliders import PROPERTIES, find_sliders, moved
@@ -37,7 +44,7 @@ OUTPUT = "sprite"
 CHANNELS = 4
 BATCHES = (1, 3, 5)  # not the one that was traced
 TRACED_BATCH = 2
-PREVIEW_PX, LARGEST_TILE_PX = 256, 64
+LARGEST_TILE_PX = 64
 
 
 @dataclass(frozen=True)
@@ -148,28 +155,25 @@ def package_of_model(
     )
     edge, count = model.edge_px, len(model.classes)
     what = f"Pixel-art sprites of {model.palette} colours" if model.palette else "Sprites"
-    manifest = Manifest(
-        schema=1,
+    manifest = manifest_of_one_size(
+        "sprite",
+        f"{what} of {count} classes at {edge} px, with transparency.",
+        inputs,
+        OutputMap(OUTPUT, OUTPUT, CHANNELS),
+        model.classes,
+        parameters_of_sprites(model.classes, model.palette, names_of_sliders),
+        edge,
+        TOLERANCE,
         id=id,
         version=version,
-        kind="sprite",
         display_name=display_name,
-        description=f"{what} of {count} classes at {edge} px, with transparency.",
         license=license,
-        graph=GRAPH_NAME,
-        inputs=inputs,
-        outputs=(OutputMap(OUTPUT, OUTPUT, CHANNELS),),
-        latent_dimension=model.latent,
-        classes=tuple(ClassSpec(name, name.replace("_", " ").capitalize()) for name in model.classes),
-        parameters=parameters_of_sprites(model.classes, model.palette, names_of_sliders),
-        size=SizeSpec(stride_px=edge, min_px=edge, max_px=edge, default_px=edge),
-        files=(),
-        tolerance={"fp32": {OUTPUT: TOLERANCE}},
     )
     names = [spec.name for spec in inputs]
 
     def compare(session: Session) -> Mapping[str, Any]:
-        parity = check_parity(graph, session, names, model)
+        examples = (_example(n, model, len(names) - 2, seed) for seed, n in enumerate(BATCHES))
+        parity = parity_of_pictures(graph, session, names, OUTPUT, examples)
         provenance = {
             **made_with(),
             "sprite": dict(model.facts),
@@ -198,40 +202,19 @@ def package_of_model(
     return assemble(output, parts, license_file, notify)
 
 
-def check_parity(graph: nn.Module, session: Session, names: list[str], model: SpriteModel) -> float:
-    """Largest difference of the exported graph from the network; raises ParityFailed above its limit."""
-    worst = 0.0
-    for seed, n in enumerate(BATCHES):
-        inputs = _example(n, model, len(names) - 2, seed)
-        made = session.run({name: value.numpy() for name, value in zip(names, inputs, strict=True)})[OUTPUT]
-        with torch.no_grad():
-            worst = float(np.maximum(worst, np.abs(graph(*inputs).numpy() - made).max()))  # unlike max(), keeps NaN
-    if not worst <= PARITY_LIMIT:
-        raise ParityFailed(
-            f"the graph differs from the network: by {worst:.2g}, allowed is {PARITY_LIMIT:.0e}",
-            hint="nothing was written; try another version of torch or onnxruntime",
-            metadata={"difference": f"{worst:.3g}", "limit": f"{PARITY_LIMIT:.0e}"},
-        )
-    return worst
-
-
 def write_preview(path: Path, session: Session, manifest: Manifest) -> None:
     """A sprite of every class on a chequered ground, at most 256 x 256 px."""
     kind, edge = KINDS[manifest.kind], manifest.size.default_px
-    columns = math.ceil(math.sqrt(len(manifest.classes)))
-    rows = math.ceil(len(manifest.classes) / columns)
-    tile_px = min(PREVIEW_PX // columns, LARGEST_TILE_PX)
-    preview = Image.new("RGB", (columns * tile_px, rows * tile_px))
-    for number, known in enumerate(manifest.classes):
-        given = Request(manifest.id, seed=1, parameters={"class": known.name}, output=OutputSpec(encoding=Encoding.RAW))
+
+    def tile(class_name: str, tile_px: int) -> Image.Image:
+        given = Request(manifest.id, seed=1, parameters={"class": class_name}, output=OutputSpec(encoding=Encoding.RAW))
         plan = kind.resolve(manifest, given)
         artifact = next(iter(kind.finish(manifest, plan, 0, session.run(kind.prepare(manifest, plan, 0)))))
         sprite = np.frombuffer(artifact.data, np.uint8).reshape(edge, edge, CHANNELS)
-        tile = Image.fromarray(on_squares(sprite)).resize(
-            (tile_px, tile_px), Image.Resampling.NEAREST if tile_px >= edge else Image.Resampling.BOX
-        )
-        preview.paste(tile, (number % columns * tile_px, number // columns * tile_px))
-    preview.save(path, format="PNG", optimize=True)
+        filter_used = Image.Resampling.NEAREST if tile_px >= edge else Image.Resampling.BOX
+        return Image.fromarray(on_squares(sprite)).resize((tile_px, tile_px), filter_used)
+
+    preview_of_tiles(path, manifest, tile, LARGEST_TILE_PX)
 
 
 def _example(n: int, model: SpriteModel, sliders: int, seed: int = 0) -> tuple[Tensor, ...]:

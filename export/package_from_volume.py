@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Tensor, nn
 
-from assetgen.errors import CheckpointInvalid, ParityFailed
+from assetgen.errors import CheckpointInvalid
 from assetgen.golden import GoldenRequest
 from assetgen.kinds import KINDS
 from assetgen.kinds.mesh import CHANNELS, FEWEST_TRIANGLES, MOST_TRIANGLES, OUTPUT
-from assetgen.manifest import ClassSpec, InputSpec, Manifest, OutputMap, ParameterSpec, SizeSpec
+from assetgen.manifest import InputSpec, Manifest, OutputMap, ParameterSpec
 from assetgen.models.parts import baked
 from assetgen.models.prior import LatentPrior, draw
 from assetgen.models.volume import VolumeGenerator
@@ -30,16 +28,16 @@ from assetgen.training.recipe import recipe_from_values
 from assetgen.training.volume import volume_config
 from assetgen.training.volume_recipe import VolumeRecipe
 from assetgen.types import FloatArray, Request
-from export.assemble import GRAPH_NAME, Notify, Parts, assemble, made_with, run_facts
+from export.assemble import Notify, Parts, assemble, made_with, manifest_of_one_size, preview_of_tiles, run_facts
 from export.card import run_lines
 from export.onnx_from_module import onnx_of_pictures
 from export.package_from_picture import TOLERANCE
 from export.parameters import parameters_of_classes
-from export.parity import PARITY_LIMIT
+from export.parity import parity_of_pictures
 
 BATCHES = (1, 3)  # not the one that was traced
 TRACED_BATCH = 2
-PREVIEW_PX, PREVIEW_TRIANGLES = 256, 3000
+PREVIEW_TRIANGLES = 3000
 GROUND = 72
 GOLDEN_SEED, TRIED_SEEDS, GOLDEN_REQUESTS = 7, 16, 3
 # Depth of the deepest cell, of a value from SURFACE, that thin props are brought to, and by how much at most.
@@ -116,27 +114,24 @@ def package_from_volume(
         InputSpec("truncation", "truncation", ("n", 1)),
     )
     names, atlas_px = [spec.name for spec in inputs], atlas_edge(recipe.volume_edge)
-    manifest = Manifest(
-        schema=1,
+    manifest = manifest_of_one_size(
+        "mesh",
+        f"3D props of {len(classes)} classes from grids of {recipe.volume_edge} cells along each axis.",
+        inputs,
+        OutputMap(OUTPUT, OUTPUT, CHANNELS),
+        classes,
+        parameters_of_meshes(classes),
+        atlas_px,
+        TOLERANCE,
         id=id,
         version=version,
-        kind="mesh",
         display_name=display_name,
-        description=f"3D props of {len(classes)} classes from grids of {recipe.volume_edge} cells along each axis.",
         license=license,
-        graph=GRAPH_NAME,
-        inputs=inputs,
-        outputs=(OutputMap(OUTPUT, OUTPUT, CHANNELS),),
-        latent_dimension=recipe.latent,
-        classes=tuple(ClassSpec(name, name.replace("_", " ").capitalize()) for name in classes),
-        parameters=parameters_of_meshes(classes),
-        size=SizeSpec(stride_px=atlas_px, min_px=atlas_px, max_px=atlas_px, default_px=atlas_px),
-        files=(),
-        tolerance={"fp32": {OUTPUT: TOLERANCE}},
     )
 
     def compare(session: Session) -> Mapping[str, Any]:
-        parity = check_parity(graph, session, names, recipe.latent, len(classes))
+        examples = (_example(n, recipe.latent, len(classes), seed) for seed, n in enumerate(BATCHES))
+        parity = parity_of_pictures(graph, session, names, OUTPUT, examples)
         return {
             **made_with(),
             "mesh": run_facts(saved.facts, saved.recipe, saved.progress.pictures),
@@ -214,23 +209,6 @@ def golden_requests(graph: VolumeGraph, manifest: Manifest) -> tuple[GoldenReque
     return tuple(requests[:GOLDEN_REQUESTS])
 
 
-def check_parity(graph: VolumeGraph, session: Session, names: list[str], latent: int, classes: int) -> float:
-    """Largest difference of the exported graph from the network; raises ParityFailed above its limit."""
-    worst = 0.0
-    for seed, n in enumerate(BATCHES):
-        inputs = _example(n, latent, classes, seed)
-        made = session.run({name: value.numpy() for name, value in zip(names, inputs, strict=True)})[OUTPUT]
-        with torch.no_grad():
-            worst = float(np.maximum(worst, np.abs(graph(*inputs).numpy() - made).max()))  # unlike max(), keeps NaN
-    if not worst <= PARITY_LIMIT:
-        raise ParityFailed(
-            f"the graph differs from the network: by {worst:.2g}, allowed is {PARITY_LIMIT:.0e}",
-            hint="nothing was written; try another version of torch or onnxruntime",
-            metadata={"difference": f"{worst:.3g}", "limit": f"{PARITY_LIMIT:.0e}"},
-        )
-    return worst
-
-
 def check_meshes(session: Session, manifest: Manifest) -> dict[str, float]:
     """Shares of ``CHECKED_SEEDS`` meshes a class that are there, closed, and within budgets of triangles."""
     asked = there = closed = within = 0
@@ -249,16 +227,13 @@ def check_meshes(session: Session, manifest: Manifest) -> dict[str, float]:
 
 def write_preview(path: Path, session: Session, manifest: Manifest) -> None:
     """A mesh of every class on a plain ground, at most 256 x 256 px."""
-    columns = math.ceil(math.sqrt(len(manifest.classes)))
-    rows = math.ceil(len(manifest.classes) / columns)
-    tile_px = PREVIEW_PX // columns
-    preview = Image.new("RGB", (columns * tile_px, rows * tile_px), (GROUND,) * 3)
-    for number, known in enumerate(manifest.classes):
-        mesh = meshes.mesh_within(_volume(session, manifest, known.name, 1), PREVIEW_TRIANGLES)
-        if mesh is not None:
-            tile = Image.fromarray(picture_of_mesh(mesh, tile_px), "RGBA")
-            preview.paste(tile, (number % columns * tile_px, number // columns * tile_px), tile)
-    preview.save(path, format="PNG", optimize=True)
+
+    def tile(class_name: str, tile_px: int) -> Image.Image:
+        mesh = meshes.mesh_within(_volume(session, manifest, class_name, 1), PREVIEW_TRIANGLES)
+        nothing = Image.new("RGBA", (tile_px, tile_px))
+        return nothing if mesh is None else Image.fromarray(picture_of_mesh(mesh, tile_px), "RGBA")
+
+    preview_of_tiles(path, manifest, tile, ground=GROUND)
 
 
 def mesh_card(manifest: Manifest, provenance: Mapping[str, Any], notes: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from assetgen.errors import ParityFailed
+from assetgen.runtime import Session
 from export.graph import OUTPUTS, MaterialGraph
 
 # Batch, height and width; none is what the graph was traced with.
@@ -54,6 +55,23 @@ def check_parity(graph: MaterialGraph, run: Runner) -> ParityReport:
     _judge("network does not tile", report.roll_network, ROLL_LIMIT)
     _judge("graph does not tile", report.roll_graph, ROLL_LIMIT)
     return report
+
+
+def parity_of_pictures(
+    graph: nn.Module, session: Session, inputs: Sequence[str], output: str, examples: Iterable[tuple[Tensor, ...]]
+) -> float:
+    """Largest difference of a graph of one size from its network over ``examples``, each the inputs in order.
+
+    Raises:
+        ParityFailed: it is above ``PARITY_LIMIT``.
+    """
+    worst = 0.0
+    for example in examples:
+        made = session.run({name: value.numpy() for name, value in zip(inputs, example, strict=True)})[output]
+        with torch.no_grad():
+            worst = float(np.maximum(worst, np.abs(graph(*example).numpy() - made).max()))  # unlike max(), keeps NaN
+    _judge("graph differs from the network", {output: worst}, PARITY_LIMIT)
+    return worst
 
 
 def roll_errors(graph: MaterialGraph, run: Runner, cells: tuple[int, int] = (1, 2)) -> dict[str, float]:

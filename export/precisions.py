@@ -79,10 +79,10 @@ def add_precisions(package: Path, output: Path, precisions: Sequence[str], notif
         manifest = replace(manifest, precisions=specs)
         differences = _measure(model, found, manifest, checks)
         _judge(manifest, precision, differences)
-        told[precision] = {"differences": _shown(differences), **found.facts}
+        told[precision] = {"differences": _shown(manifest, differences), **found.facts}
         if precision == "int8":
             told[precision]["times_as_fast"] = _speed(model, found.model, manifest)
-        notify(f"{precision}: {_line(differences)}")
+        notify(f"{precision}: {_line(manifest, differences)}")
     return _write(verified, output, replace(manifest, provenance={**manifest.provenance, "precisions": told}), made)
 
 
@@ -151,9 +151,8 @@ _MAKERS: dict[str, Callable[[onnx.ModelProto, Manifest, Notify], _Made]] = {
 
 
 def _spec(manifest: Manifest, precision: str) -> PrecisionSpec:
-    derived = any(output.map_kind == MapKind.HEIGHT for output in manifest.outputs)
     least = dict.fromkeys((output.name for output in manifest.outputs), LEAST_PSNR_DB[precision])
-    return PrecisionSpec(f"generator.{precision}.onnx", least, MOST_NORMAL_DEGREES if derived else 0.0)
+    return PrecisionSpec(f"generator.{precision}.onnx", least, MOST_NORMAL_DEGREES if _turns(manifest) else 0.0)
 
 
 def _measure(model: onnx.ModelProto, made: _Made, manifest: Manifest, checks: Sequence[Feeds]) -> Differences:
@@ -209,17 +208,22 @@ def _write(verified: VerifiedPackage, output: Path, manifest: Manifest, made: Ma
     return digest
 
 
-def _shown(found: Differences) -> dict[str, Any]:
+def _turns(manifest: Manifest) -> bool:
+    """Whether normals are derived from what the model makes."""
+    return any(output.map_kind == MapKind.HEIGHT for output in manifest.outputs)
+
+
+def _shown(manifest: Manifest, found: Differences) -> dict[str, Any]:
     rounded = {
         "largest": {name: float(f"{value:.3g}") for name, value in found.largest.items()},
         "mean": {name: float(f"{value:.3g}") for name, value in found.mean.items()},
         "psnr_db": {name: round(min(value, _SHOWN_DB), 1) for name, value in found.psnr_db.items()},
     }
-    return rounded | {"normal_degrees": round(found.normal_degrees, 3)}
+    return rounded | ({"normal_degrees": round(found.normal_degrees, 3)} if _turns(manifest) else {})
 
 
-def _line(found: Differences) -> str:
+def _line(manifest: Manifest, found: Differences) -> str:
     told = ", ".join(
         f"{name} {'equal' if math.isinf(value) else f'{value:.1f} dB'}" for name, value in found.psnr_db.items()
     )
-    return f"{told}, normals {found.normal_degrees:.2f} degrees"
+    return told + (f", normals {found.normal_degrees:.2f} degrees" if _turns(manifest) else "")

@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch._dynamo import config as dynamo
 
 from assetgen.errors import RuntimeMissing
+from assetgen.manifest import Manifest
 from assetgen.runtime import Session
 from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.types import FloatArray
 from export.graph import OUTPUTS, MaterialGraph
-from export.networks import graph_from_runs, read_runs
+from export.networks import graph_of_package
+
+MOST_SIZES = 64
 
 
 class TorchSession:
@@ -31,6 +35,8 @@ class TorchSession:
         self._names = [spec.name for spec in graph.inputs]
         # Baked, as what is exported is.
         module = graph.baked()
+        if compiled:  # beyond eight sizes PyTorch would go on in eager and say nothing
+            dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = MOST_SIZES, True
         self._call: Callable[..., list[torch.Tensor]] = torch.compile(module, dynamic=False) if compiled else module
         how = "compiled" if compiled else "eager"
         version = torch.__version__.split("+")[0]
@@ -56,13 +62,16 @@ class TorchSession:
         """Do nothing."""
 
 
-def openers(texture_run: Path, detail_run: Path, threads: int | None) -> dict[str, Callable[[], Session]]:
+def openers(
+    manifest: Manifest, texture_run: Path, detail_run: Path, threads: int | None
+) -> dict[str, Callable[[], Session]]:
     """How to open PyTorch eager and compiled for the networks of two runs, by name.
 
     Raises:
         CheckpointInvalid: the runs are not sound, or do not belong together.
+        ConfigInvalid: they are not those of the package.
     """
-    graph = graph_from_runs(read_runs(texture_run, detail_run))
+    graph = graph_of_package(manifest, texture_run, detail_run)
     count = threads or usable_cores()
     return {
         "pytorch eager": lambda: TorchSession(graph, count, compiled=False),

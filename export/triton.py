@@ -12,7 +12,7 @@ from pathlib import Path
 
 from assetgen.errors import OutputUnwritable
 from assetgen.manifest import SPATIAL_ROLES, InputSpec, Manifest
-from assetgen.package import verify_package
+from assetgen.optimize import one_package
 
 MAX_BATCH = 8
 PREFERRED_BATCHES = (4, 8)
@@ -25,10 +25,10 @@ def write_repository(package: Path, folder: Path) -> list[str]:
     """Write ``folder``, with one model for each graph of the package; returns their names.
 
     Raises:
-        PackageInvalid: the package is not sound.
+        PackageInvalid, PolicyViolated: the package is not sound, or its graph is none that we would run ourselves.
         OutputUnwritable: the folder exists, is no empty one, or cannot be written.
     """
-    verified = verify_package(package)
+    verified = one_package(package)
     manifest = verified.manifest
     partial = folder.with_name(folder.name + ".partial")
     names = []

@@ -114,6 +114,26 @@ def test_what_is_asked_for_stands_beside_what_was_found():
     assert text.count("12.0 dB") == 3, "the least of all in the verdicts, the difference, and beside the first"
 
 
+def test_of_models_without_height_or_seams_there_is_no_column_for_them():
+    plain = {name: value for name, value in FIGURES["differences"].items() if "normal" not in name}
+    cpu = {**FIGURES, "seam": None, "differences": plain, "allowed": {"base_color": 0.002}}
+    text = page({**REPORT, "candidates": {"cpu": cpu}}, {}, OUTPUTS)
+    assert "normals, mean" in made()
+    assert "<th>seam</th>" in made()
+    assert "normals" not in text.lower()
+    assert "seam" not in text.lower()
+
+
+def test_small_pictures_are_enlarged_in_hard_pixels():
+    pixels = np.zeros((1, 2, 2), np.float32)
+    pixels[0, 0, 1] = 1
+    text = page(REPORT, {"cpu": {"sprite": pixels}}, OUTPUTS)
+    (data,) = re.findall(r'src="data:image/png;base64,([^"]*)"', text)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    assert shown.shape == (128, 128)
+    assert np.array_equal(shown, np.kron(pixels[0], np.ones((64, 64))) * 255)
+
+
 def test_what_is_absent_for_one_reason_is_one_line():
     assert "<td class=wide>cuda, cuda:fp16</td><td class=wide>no NVIDIA driver<br>" in made()
 

@@ -1,5 +1,6 @@
 """Sessions side by side: a student takes its teacher's inputs, and is held to its own reference."""
 
+import time
 import types
 from dataclasses import replace
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 
 from assetgen import measure
+from assetgen.deploy_pictures import NORMALS
 from assetgen.errors import ConfigInvalid
 from assetgen.manifest import InputSpec
 from assetgen.measure import Candidate, beside, compare, reference, reference_beside, take_times
 from assetgen.package import verify_package
 from assetgen.runtime import open_session
 from assetgen.trial import trial_inputs
+from tests.helpers.style_package import style_manifest, write_style_package
 from tests.helpers.tiny_package import tiny_feeds, tiny_manifest, write_tiny_package
 
 
@@ -66,8 +69,39 @@ def test_the_picture_shown_is_that_with_most_contrast(candidate):
     compare([candidate], found)
     shown = candidate.pictures
     assert np.array_equal(shown["base_color"], found.outputs[found.shown]["base_color"][0])
-    assert shown[measure.NORMALS].shape == (3, 64, 64)
-    assert np.allclose(np.linalg.norm(shown[measure.NORMALS] * 2 - 1, axis=0), 1, atol=1e-5)
+    assert shown[NORMALS].shape == (3, 64, 64)
+    assert np.allclose(np.linalg.norm(shown[NORMALS] * 2 - 1, axis=0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("tiles", "verdict"), [(True, "holds"), (False, "broken")])
+def test_what_leaves_tiles_tiles_is_held_to_it(tmp_path, tiles, verdict):
+    """A model that repaints pictures wraps as one of materials does; angles are told of neither height nor normals."""
+    package = write_style_package(tmp_path, style_manifest())
+    exact = open_session(package, "cpu", 1)
+
+    class Bordered:
+        splits, device, reason, backend = False, "cpu", "", "bordered/cpu/fp32/x"
+
+        def run(self, inputs, *, half=False, owner=None):
+            made = exact.run(inputs)
+            made["base_color"][:, :, 0] *= np.float32(tiles)
+            return made
+
+    candidate = Candidate("bordered", package, "", Bordered())
+    compare([candidate], reference(candidate, 64, 2))
+    assert candidate.figures["verdict"] == verdict
+    assert [line.startswith("rolled: base_color") for line in candidate.figures["broken"]] == [True] * (not tiles)
+    assert candidate.figures["seam"].keys() == {"base_color"}
+    assert "normal_degrees" not in candidate.figures["differences"]
+
+
+def test_memory_that_a_run_gives_back_counts():
+    with measure.PeakGrowth() as peak:
+        taken = np.ones(1 << 28, np.uint8)
+        time.sleep(0.2)
+        del taken
+    assert 0.8 * 2**28 < peak.size_bytes < 3 * 2**28
+    assert measure.PeakGrowth.size_bytes == 0
 
 
 def test_a_student_is_held_to_itself_and_compared_with_its_teacher(candidate, package):

@@ -15,7 +15,7 @@ from assetgen.manifest import PrecisionSpec
 from assetgen.package import verify_package, write_manifest
 from assetgen.runtime import choice, open_session
 from assetgen.runtime.cache import VARIABLE as CACHE_VARIABLE
-from export import precisions
+from export import precisions, triton
 from tests.helpers.tiny_package import tiny_manifest, tiny_model, write_tiny_package
 
 PLAN = optimize.Plan(edges_px=(64,), batches=(1, 2), checks=2, cell_s=0.01, memory=False)
@@ -132,6 +132,12 @@ def test_a_device_that_was_asked_for_must_be_there(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_precision_that_the_package_lacks_is_told_before_anything_is_opened(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(optimize, "open_session", lambda *_: pytest.fail("opened"))
+    with pytest.raises(ConfigInvalid, match="tiny has no graph in fp16; it has fp32"):
+        made(folder, tmp_path, "cuda:1:fp16")
+
+
 def test_precisions_of_the_package_are_tried():
     known = ["cpu", "openvino", "openvino:bf16", "cuda", "tensorrt", "ort-tensorrt", "ort-tensorrt-rtx"]
     assert optimize.names_for(tiny_manifest(), "all") == known
@@ -233,7 +239,7 @@ def newer():
     ],
     ids=["terabytes", "truncated", "newer", "foreign"],
 )
-@pytest.mark.parametrize("command", ["optimize", "export"])
+@pytest.mark.parametrize("command", ["optimize", "export", "triton"])
 def test_a_graph_that_no_package_may_hold_is_refused_before_anything_runs(
     folder, tmp_path, monkeypatch, graph, rule, command
 ):
@@ -243,6 +249,7 @@ def test_a_graph_that_no_package_may_hold_is_refused_before_anything_runs(
     work = {
         "optimize": lambda: made(folder, tmp_path),
         "export": lambda: precisions.add_precisions(folder, tmp_path / "out", ["fp16"], lambda _line: None),
+        "triton": lambda: triton.write_repository(folder, tmp_path / "out"),
     }
     with pytest.raises(PolicyViolated, match=rule) as error:
         work[command]()

@@ -187,10 +187,14 @@ def decide(gains: Mapping[str, float], told: Sequence[str], edge_px: int) -> Cho
     """The fastest device, or ONNX Runtime in fp32; ``gains`` say how many times as fast as that each is."""
     best = max(gains, key=lambda device: gains[device], default="")
     rest = "".join(f"; {line}" for line in told)
-    compared = ", ".join(f"{NAMES[device]} is {gain:.1f} times as fast" for device, gain in gains.items())
+    compared = ", ".join(f"{NAMES[device]} is {_times(gain)} times as fast" for device, gain in gains.items())
     if best and gains[best] >= LEAST_GAIN:
         return Choice(best, f"{compared} as ONNX Runtime at {edge_px} px, and within the model's tolerance{rest}")
     return Choice(_REFERENCE, f"nothing installed beats ONNX Runtime: {compared or 'nothing else works'}{rest}")
+
+
+def _times(gain: float) -> str:
+    return f"{gain:.1f}" if gain >= 1 else f"{gain:.2g}"
 
 
 def _broken(

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from export.int8 import Candidate, candidates, choose, multiplications, quantize
 from export.probe import real_inputs
@@ -36,6 +38,14 @@ def test_multiplications_are_those_of_the_size():
     found = list(multiplications(model, tiny_inputs(), nodes, 64).values())
     # 3 x 3 over 10 to 8 channels at 4 x 4 cells, 16 to 8 at 8 x 8, 8 to 8 at 16 x 16; then 1 x 1 heads at 64 x 64 px.
     assert found == [9 * 10 * 8 * 16, 9 * 16 * 8 * 64, 9 * 8 * 8 * 256, *(8 * n * 4096 for n in (3, 1, 1, 1))]
+
+
+def test_convolutions_of_volumes_are_left_alone():
+    """A bias and scales of four dimensions would not fit them."""
+    weights = numpy_helper.from_array(np.ones((2, 1, 3, 3, 3), np.float32), "solid")
+    node = helper.make_node("Conv", ["x", "solid"], ["y"], pads=[1] * 6)
+    graph = helper.make_graph([node], "g", [], [], [weights])
+    assert candidates(helper.make_model(graph)) == []
 
 
 @pytest.fixture(scope="module")

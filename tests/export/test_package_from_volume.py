@@ -19,7 +19,8 @@ from assetgen.runtime import open_session
 from assetgen.training.loop import Budget, train
 from assetgen.types import Artifact, Request
 from export import cli
-from export.package_from_volume import VolumeGraph, _thick_enough, check_parity, golden_requests
+from export.package_from_volume import VolumeGraph, _example, _thick_enough, golden_requests
+from export.parity import parity_of_pictures
 from tests.helpers.tiny_meshes import CLASSES, make_task, write_volumes
 
 
@@ -132,4 +133,6 @@ def test_a_graph_that_differs_is_not_packed():
             return {"volume": np.zeros((n, 4, 64, 64), dtype=np.float32)}
 
     with pytest.raises(ParityFailed, match="differs from the network"):
-        check_parity(small_graph(), Other(), ["z", "class_weights", "truncation"], 8, 2)
+        parity_of_pictures(
+            small_graph(), Other(), ["z", "class_weights", "truncation"], "volume", [_example(1, 8, len(CLASSES))]
+        )

@@ -132,8 +132,3 @@ def test_an_older_manifest_is_read_without_the_field(folder):
     assert document.pop("precisions") == {}
     (folder / "manifest.json").write_text(json.dumps(document))
     assert verify_package(folder).manifest.graphs == {"fp32": "generator.onnx"}
-
-
-def test_a_run_needs_a_place_for_its_package(tmp_path):
-    with pytest.raises(ConfigInvalid, match="-o is missing"):
-        cli.main([str(tmp_path)])

@@ -2,16 +2,22 @@
 
 import numpy as np
 import pytest
+import torch
+from torch._dynamo import config as dynamo
 
+from assetgen import optimize
+from assetgen.errors import ConfigInvalid
 from assetgen.package import verify_package
 from assetgen.runtime import open_session, precision_of
 from assetgen.trial import trial_inputs
-from export.torch_session import openers
+from export.networks import graph_from_runs, read_runs
+from export.torch_session import TorchSession, openers
+from tests.helpers.tiny_package import tiny_manifest
 
 
 @pytest.fixture(scope="module")
-def eager(runs):
-    return openers(*runs, 1)["pytorch eager"]()
+def eager(exported, runs):
+    return openers(verify_package(exported).manifest, *runs, 1)["pytorch eager"]()
 
 
 @pytest.mark.parametrize("edge_px", [64, 128])
@@ -23,6 +29,23 @@ def test_eager_computes_what_the_package_does(eager, exported, edge_px):
     assert list(found) == list(wanted)
     for name, values in wanted.items():
         np.testing.assert_allclose(found[name], values, atol=1e-4)
+
+
+def test_runs_that_are_not_the_packages_are_refused_before_they_are_run(runs):
+    with pytest.raises(ConfigInvalid, match=r"tiny was not made of .*: they differ in ") as caught:
+        openers(tiny_manifest(), *runs, 1)
+    assert "exported from" in caught.value.hint
+
+
+def test_no_size_falls_back_to_eager_unseen(runs, monkeypatch):
+    """PyTorch compiles eight sizes, and then goes on uncompiled unless it is told not to."""
+    monkeypatch.setattr(dynamo, "recompile_limit", 8)
+    monkeypatch.setattr(dynamo, "fail_on_recompile_limit_hit", False)
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    TorchSession(graph_from_runs(read_runs(*runs)), 1, compiled=True)
+    most = len(optimize.EDGES_PX) * len(optimize.BATCHES) + 2
+    assert dynamo.recompile_limit >= most
+    assert dynamo.fail_on_recompile_limit_hit
 
 
 def test_the_backend_tells_what_it_is(eager):

@@ -5,6 +5,7 @@ from google.protobuf import text_format
 
 from assetgen.errors import OutputUnwritable, PackageInvalid
 from assetgen.package import verify_package
+from assetgen.store import bundled_models_folder
 from export import cli
 from export.triton import write_repository
 from tests.helpers.tiny_package import OUTPUTS, tiny_feeds, tiny_inputs, write_tiny_package
@@ -45,6 +46,19 @@ def test_the_configuration_is_one_by_tritons_schema(repository, file):
     backend = "onnxruntime" if file == "config.pbtxt" else ""
     assert (config.backend, config.platform) == (backend, "" if backend else "tensorrt_plan")
     assert config.default_model_filename == ("model.onnx" if backend else "model.plan")
+
+
+SHIPPED = sorted(path.parent for path in bundled_models_folder().glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=[path.name for path in SHIPPED])
+def test_every_shipped_model_has_a_configuration_by_the_schema(folder, tmp_path):
+    (name,) = write_repository(folder, tmp_path / "models")
+    manifest = verify_package(folder, allow_hard_links=True).manifest
+    for file in ("config.pbtxt", "tensorrt.pbtxt"):
+        config = parsed(tmp_path / "models" / name / file)
+        assert [spec.name for spec in config.input] == [spec.name for spec in manifest.inputs]
+        assert [spec.dims[0] for spec in config.output] == [spec.channels for spec in manifest.outputs]
 
 
 def test_warm_up_feeds_every_input_at_one_size(repository):
