@@ -8,11 +8,7 @@ from typing import Any
 from assetgen.manifest import Manifest
 from export.card import figures_table, run_lines
 
-_SIDES = {
-    "results": "of results",
-    "inputs": "of inputs, for comparison",
-    "real": "of real pictures of the look, for comparison",
-}
+_SIDES = ("results", "inputs", "real")
 _MEASURES = {
     "swd": "sliced Wasserstein distance to held-back pictures of the look",
     "gram": "Gram distance to held-back pictures of the look",
@@ -111,22 +107,44 @@ def _sizes(manifest: Manifest) -> str:
 def _style_figures(figures: Mapping[str, float]) -> str:
     if not figures:
         return "Training has written none."
-    rows = "\n".join(
-        f"| {name.replace('_', ' ')} | {value:.3g} | {_meaning(name)} |" for name, value in figures.items()
-    )
-    return f"""On pictures kept out of training if there were enough; those explained are what training measured last:
+    ways: dict[str, dict[str, float]] = {}
+    others: dict[str, float] = {}
+    for name, value in figures.items():
+        way, _, measure = name.partition(": ")
+        if measure.split(": ")[0] in _MEASURES or measure in _MEANINGS:
+            ways.setdefault(way, {})[measure] = value
+        else:
+            others[name] = value
+    tables = [_ways_table(ways)] if ways else []
+    if others:
+        rows = "\n".join(
+            f"| {name.replace('_', ' ')} | {value:.3g} | {_MEANINGS.get(name.split('.')[0], '')} |"
+            for name, value in others.items()
+        )
+        tables.append(f"""Those explained are what training measured last:
 
 | figure | value | what it is |
 |---|---|---|
-{rows}"""
+{rows}""")
+    return "On pictures kept out of training if there were enough.\n\n" + "\n\n".join(tables)
 
 
-def _meaning(name: str) -> str:
-    """What a figure of training, or of ``assetgen eval style``, tells; nothing if it is another."""
-    *_, measure, side = "", *name.split(": ")
-    if measure in _MEASURES and side in _SIDES:
-        return f"{_MEASURES[measure]}, {_SIDES[side]}"
-    return _MEANINGS.get(side.split(".", maxsplit=1)[0], "")
+def _ways_table(ways: Mapping[str, Mapping[str, float]]) -> str:
+    """What ``assetgen eval style`` measured, a row a way."""
+    measures = "; ".join(f"**{name}**: {meaning}" for name, meaning in _MEASURES.items())
+    rest = [name for name in _MEANINGS if any(name in found for found in ways.values())]
+    meanings = "".join(f"; **{name}**: {_MEANINGS[name]}" for name in rest)
+    rows = []
+    for way, found in ways.items():
+        triples = (", ".join(_shown(found.get(f"{name}: {side}")) for side in _SIDES) for name in _MEASURES)
+        rows.append(f"| {way} | {' | '.join(triples)} | {' | '.join(_shown(found.get(name)) for name in rest)} |")
+    heads = [f"{name}: {', '.join(_SIDES)}" for name in _MEASURES]
+    lines = [f"| way | {' | '.join([*heads, *rest])} |", f"|{'---|' * (1 + len(heads) + len(rest))}", *rows]
+    return f"{measures}; each of results, of inputs and of real pictures of the look{meanings}.\n\n" + "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _parity(parity: Mapping[str, float]) -> str:

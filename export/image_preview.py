@@ -16,12 +16,12 @@ from assetgen.postprocess import decode
 from assetgen.runtime import Session
 from assetgen.types import Artifact, Encoding, MapKind, OutputSpec, ParameterValue, PixelFormat, Request
 
-PREVIEW_PX = 256
+PREVIEW_PX = 256  # the contract allows no more
 MOST_EXAMPLES = 4
 EXAMPLE_PX = 128
 LARGEST_EXAMPLE_PX = 512
 # The columns after the picture: of a model that repaints, its looks; of any other, maps.
-MOST_LOOKS = 3
+MOST_LOOKS = 5
 SHOWN_MAPS = (MapKind.NORMAL, MapKind.ROUGHNESS, MapKind.AMBIENT_OCCLUSION)
 
 

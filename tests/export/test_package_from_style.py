@@ -195,9 +195,14 @@ def test_what_eval_has_measured_comes_into_the_card(tmp_path):
         "photo to retro: structure": 0.75,
         "told right by the judge: photo": 0.875,
     }
-    rows = [line.split(" | ") for line in _style_figures(found).splitlines() if line.startswith("| photo to retro")]
-    assert rows[0][1:] == ["10.5", "sliced Wasserstein distance to held-back pictures of the look, of results |"]
-    assert rows[3][2].startswith("correlation of slopes")
+    told = _style_figures(found)
+    lines = told.splitlines()
+    head = (
+        "| way | swd: results, inputs, real | gram: results, inputs, real | told: results, inputs, real | structure |"
+    )
+    assert lines[lines.index(head) + 2] == "| photo to retro | 10.5, 30, 9 | -, -, - | -, -, - | 0.75 |"
+    assert "**structure**: correlation of slopes" in told
+    assert "| told right by the judge: photo | 0.875 |  |" in lines
 
 
 @pytest.mark.parametrize(
