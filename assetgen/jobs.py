@@ -39,6 +39,7 @@ ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f
 MAX_WAIT_S = 30.0
 
 Made = Callable[[str, Mapping[str, float]], object]
+Ended = Callable[[str, str, Mapping[str, object]], object]
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,18 @@ class Jobs:
 
     Args:
         made: told of each job that has ended: the model's id, and seconds by stage.
+        begin: called where a job begins, in the context of the call that submitted it; what it returns is told the end:
+            status, reason, and the facts that the log has of a call.
     """
 
     def __init__(
-        self, service: Service, limits: JobLimits = JobLimits(), made: Made = lambda _model, _seconds: None
+        self,
+        service: Service,
+        limits: JobLimits = JobLimits(),
+        made: Made | None = None,
+        begin: Callable[[], Ended] | None = None,
     ) -> None:
-        self._service, self.limits, self._made = service, limits, made
+        self._service, self.limits, self._made, self._begin = service, limits, made, begin
         self._jobs: dict[str, _Job] = {}  # in order of submission
         self._changed = threading.Condition()
         self._submitting = threading.Lock()
@@ -201,6 +208,7 @@ class Jobs:
 
     def _run(self, job: _Job, call: Call) -> None:
         error: AssetgenError | None = None
+        ended = self._begin() if self._begin is not None else None
         try:
             for event in call.events():
                 self._note(job, event)
@@ -212,7 +220,10 @@ class Jobs:
             error.__cause__ = caught
         finally:
             call.release()
-        self._made(call.package.manifest.id, dict(call.spent_s))
+        if self._made is not None:
+            self._made(call.package.manifest.id, dict(call.spent_s))
+        if ended is not None:
+            ended(error.status if error else "OK", error.reason if error else "", _facts(job, call))
         with self._changed:
             job.call, job.ended_s = None, time.monotonic()
             if error is not None:
@@ -285,6 +296,19 @@ class Jobs:
                 if end_s <= now_s:
                     del self._jobs[job_id]
         return min((end_s for end_s in ends.values() if end_s > now_s), default=math.inf)
+
+
+def _facts(job: _Job, call: Call) -> dict[str, object]:
+    spent_ms = {stage: round(spent_s * 1e3, 2) for stage, spent_s in call.spent_s.items()}
+    plan = call.plan
+    return {
+        "job": job.info.id[:8],
+        "model": call.package.manifest.id,
+        "seed": plan.seed,
+        "count": plan.count,
+        "bytes": job.held_bytes,
+        "ms": spent_ms,
+    }
 
 
 def _fingerprint(request: Request, terms: Terms) -> object:

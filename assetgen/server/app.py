@@ -169,16 +169,15 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
     _check_open(config)
     tokens = TokenTable(config.tokens) if config.tokens else None
     metrics = Metrics(service) if config.metrics_port is not None else None
-    jobs = Jobs(service, config.jobs, metrics.made) if metrics else Jobs(service, config.jobs)
+    tracing = Tracing(config.otlp_endpoint) if config.otlp_endpoint else None
+    jobs = Jobs(service, config.jobs, metrics.made if metrics else None, tracing.begin_job if tracing else None)
     if metrics is not None:
         metrics.watch("jobs_held_bytes", "Files of jobs.", lambda: jobs.held_bytes)
-    front = Front(service, tokens, metrics, jobs=jobs)
+    front = Front(service, tokens, metrics, tracing, jobs=jobs)
     with ExitStack() as beside:
+        if tracing is not None:
+            beside.callback(tracing.close)  # after the jobs, whose spans end with them
         beside.callback(jobs.close)
-        if config.otlp_endpoint:
-            tracing = Tracing(config.otlp_endpoint)
-            front = replace(front, tracing=tracing)
-            beside.callback(tracing.close)
         if (shared := _shared_files(config.shared_bytes)) is not None:
             front = replace(front, shared=shared)
             beside.callback(shared.close)

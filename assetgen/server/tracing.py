@@ -1,18 +1,23 @@
-"""One span a call, for OpenTelemetry, sent by OTLP over HTTP; imports opentelemetry only when made."""
+"""One span a call, and one a job, for OpenTelemetry, sent by OTLP over HTTP; imports opentelemetry only when made."""
 
 from __future__ import annotations
 
+import contextvars
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from assetgen import __version__
 from assetgen.errors import ConfigInvalid, RuntimeMissing
+from assetgen.server import logs
 
 TRACE_PARENT = "traceparent"
 # What is asked for may stand in a span as it does in the log: never a picture or a token.
-_ATTRIBUTES = ("model", "seed", "count", "bytes")
+_ATTRIBUTES = ("job", "model", "seed", "count", "bytes")
+# Of the call that is being answered; a job begins in a copy of that call's context.
+_span_of_call: contextvars.ContextVar[Any] = contextvars.ContextVar("span_of_call", default=None)
 
 
 class Tracing:
@@ -54,9 +59,24 @@ class Tracing:
         """Begin the span of a call; ``parent`` is the client's ``traceparent`` (W3C), if it sent one."""
         context = self._parents.extract({TRACE_PARENT: parent}) if parent else None
         attributes = {"rpc.system": "grpc", "rpc.method": method, "assetgen.request_id": request_id}
-        return self._tracer.start_span(
+        span = self._tracer.start_span(
             f"assetgen.v1/{method}", context, kind=self._api.SpanKind.SERVER, attributes=attributes
         )
+        _span_of_call.set(span)
+        return span
+
+    def begin_job(self) -> Callable[[str, str, Mapping[str, Any]], None]:
+        """Begin the span of a job; what is returned ends it as ``end`` does.
+
+        It may last long after the call that submitted it, so it is linked to that call's span and no child of it.
+        """
+        call = _span_of_call.get()
+        span = self._tracer.start_span(
+            "assetgen.v1/Job",
+            attributes={"assetgen.request_id": logs.request_id.get()},
+            links=[] if call is None else [self._api.Link(call.get_span_context())],
+        )
+        return partial(self.end, span)
 
     def end(self, span: Any, code: str, reason: str, facts: Mapping[str, Any]) -> None:
         """End it with what the log says of the call; stages are milliseconds."""
