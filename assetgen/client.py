@@ -90,7 +90,8 @@ class Client:
     ) -> None:
         self.target = target
         self.timeout_s = timeout_s
-        self._shared = shared
+        self._must_share = bool(shared)
+        self._may_share = shared is not False and (self._must_share or (is_supported() and _is_local(target)))
         self._folder: str | None = None
         self._metadata = (("authorization", f"Bearer {access.token}"),) if access.token else ()
         self._channel = _channel(target, access)
@@ -175,23 +176,24 @@ class Client:
         A folder that cannot be guessed proves, where its name leads to it, that the server is here and is ours. Asking
         for it takes a call, so it is asked for once, and again only when it is gone.
         """
-        must = bool(self._shared)
-        if self._shared is False or not (must or (is_supported() and _is_local(self.target))):
+        if not self._may_share:
             return Delivery.CHUNKS
-        if self._folder is None or (self._folder and not is_ours(self._folder)):
+        ours = self._folder is not None and is_ours(self._folder)
+        if not ours and self._folder != "":  # which says that the server has none
             try:
-                timeout_s = self.timeout_s if must else min(deadline_s or PROBE_S, PROBE_S)
+                timeout_s = self.timeout_s if self._must_share else min(deadline_s or PROBE_S, PROBE_S)
                 self._folder = self._server_info(timeout_s).shared_folder
             except AssetgenError:
-                if must:
+                if self._must_share:
                     raise
                 return Delivery.CHUNKS
-        if must and not is_ours(self._folder):
+            ours = is_ours(self._folder)
+        if self._must_share and not ours:
             raise RuntimeMissing(
                 f"{self.target} has no shared memory that this client can take files from",
                 hint="it needs Linux, one machine and one account; or leave shared=True out",
             )
-        return Delivery.SHARED if is_ours(self._folder) else Delivery.CHUNKS
+        return Delivery.SHARED if ours else Delivery.CHUNKS
 
     def _server_info(self, timeout_s: float) -> ServerInfo:
         request, response = model_service_pb2.GetServerInfoRequest(), model_service_pb2.GetServerInfoResponse

@@ -45,12 +45,11 @@ def noises(rng: np.random.Generator, shapes: Sequence[tuple[int, ...]]) -> list[
     count = sum(counts)
     words = np.asarray(rng.bit_generator.random_raw((count + 1) // 2), dtype="<u8")
     quarters = words.view(np.uint8)[: 4 * count].reshape(4, count)
-    total = quarters[0].astype(np.uint16)
+    total = quarters[0].astype(np.int16)
     for quarter in quarters[1:]:
         total += quarter
-    normal = total.astype(np.float32)
-    normal -= np.float32(510)
-    normal *= np.float32(1 / np.sqrt((256**2 - 1) / 3))
+    total -= 510
+    normal = np.multiply(total, np.float32(1 / np.sqrt((256**2 - 1) / 3)), dtype=np.float32)
     ends = np.cumsum(counts)
     return [normal[end - count : end].reshape(shape) for end, count, shape in zip(ends, counts, shapes, strict=True)]
 

@@ -31,6 +31,14 @@ def stand_still(pid: int) -> psutil.Process:
     return process
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Whether nothing of it runs any more; its parent may still have to be told."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it went between the two questions
+        return True
+
+
 def inputs_of(package: VerifiedPackage, fault: float | None = None, edge_px: int = 32) -> dict[str, FloatArray]:
     """Inputs of a tiny model; ``fault`` is one of ``faulty_device``."""
     inputs = example_inputs(package, edge_px)

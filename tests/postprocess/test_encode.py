@@ -118,6 +118,17 @@ def test_equal_pixels_give_equal_bytes_wherever_they_lie_in_memory(pixel_format,
         assert encode(moved, pixel_format, encoding) == expected
 
 
+@pytest.mark.parametrize("held", [b"\0", b"\xff", b"\1\0", b"\x40\0\x21\0\2\0"])
+def test_equal_pixels_give_equal_bytes_whatever_memory_held_before(held):
+    """Numbers that an unset table of the compressor would take for places of earlier matches."""
+    pictures = [(np.zeros((32, 32, 1), np.uint8), PixelFormat.R8), (noise(PixelFormat.RGB8, 64, 64), PixelFormat.RGB8)]
+    expected = [encode(*picture, Encoding.PNG) for picture in pictures]
+    for size in (1 << 12, 1 << 15, 100_000, 1 << 17, 150_000, 200_000, 1 << 18, 300_000, 400_000):
+        freed = [bytearray(held * (size // len(held))) for _ in range(3)]
+        freed.clear()
+        assert [encode(*picture, Encoding.PNG) for picture in pictures] == expected
+
+
 def test_the_header_says_what_the_file_is():
     for pixel_format, bits_and_type in zip(FORMATS, [(8, 0), (8, 2), (8, 6), (16, 0)], strict=True):
         kind, header = chunks_of(encode(noise(pixel_format), pixel_format, Encoding.PNG))[0]

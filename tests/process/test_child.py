@@ -12,7 +12,7 @@ import pytest
 
 from assetgen.errors import InternalError
 from tests.helpers.faulty_device import NO_MEMORY, RAISE
-from tests.helpers.processes import inputs_of, until
+from tests.helpers.processes import has_ended, inputs_of, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +52,7 @@ def test_it_ends_with_its_parent_however_that_ends(packages, stopped):
         if stopped:
             child.suspend()
         parent.kill()
-    until(lambda: not psutil.pid_exists(pid) or child.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: has_ended(child))
 
 
 def test_a_session_that_raises_is_told_and_stays(make, packages, caplog):

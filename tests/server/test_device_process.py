@@ -16,6 +16,7 @@ from assetgen.client import Client
 from assetgen.errors import DeadlineTooShort, WorkerLost
 from assetgen.launch import ServerProcess
 from assetgen.types import Encoding, MapKind, OutputSpec, Request
+from tests.helpers.processes import has_ended
 from tests.helpers.serving import files, write_model
 
 SOON_S = 120.0
@@ -145,7 +146,7 @@ def test_a_killed_server_leaves_no_process(models):
     server = ServerProcess([*OPTIONS, "--models", str(models)])
     child = child_of(server)
     server.process.send_signal(signal.SIGKILL)
-    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: has_ended(child))
     server.stop()
 
 
