@@ -1,4 +1,6 @@
-"""Load on a server, `python -m tests.load.generator ADDRESS`: closed loop for its capacity, open loop at multiples.
+"""Load on a server, `python -m tests.load.generator`: closed loop for its capacity, open loop at multiples.
+
+Without an address it starts a server for itself, with the shipped models on the processor.
 
 Open loop means that calls come at moments drawn beforehand (Poisson), whether or not those before have ended: a server
 that slows down meets a queue, as it would in life.
@@ -9,17 +11,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import grpc
 
+from assetgen.launch import ServerProcess
 from assetgen.v1 import asset_pb2, generation_service_pb2
+from tests.load.arrivals import moments
 
 METHOD = "/assetgen.v1.GenerationService/Generate"
 
@@ -84,14 +88,13 @@ async def open_loop(
     address: str, model: str, edge_px: int, rate: float, seconds: float, deadline_s: float, channels: int = 8
 ) -> Outcome:
     """Calls at ``rate`` a second, at random moments."""
-    outcome, chance, tasks = Outcome(seconds), random.Random(0), []
+    outcome, tasks = Outcome(seconds), []
     connections = [
         grpc.aio.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),)) for _ in range(channels)
     ]
-    begun_s, due_s, seed = time.monotonic(), 0.0, 0
-    while (due_s := due_s + chance.expovariate(rate)) < seconds:
+    begun_s = time.monotonic()
+    for seed, due_s in enumerate(moments(rate, seconds, seed=0), 1):
         await asyncio.sleep(max(begun_s + due_s - time.monotonic(), 0.0))
-        seed += 1
         body = request(model, edge_px, seed)
         tasks.append(asyncio.create_task(_call(connections[seed % channels], body, deadline_s, outcome)))
     await asyncio.gather(*tasks)
@@ -136,7 +139,7 @@ async def measure(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("address")
+    parser.add_argument("address", nargs="?", help="of a server that runs")
     parser.add_argument("--model", default="starter-materials")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=20.0)
@@ -144,9 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--deadline", type=float, default=2.0)
     options = parser.parse_args(argv)
     multiples = [float(part) for part in options.multiples.split(",")]
-    found = asyncio.run(
-        measure(options.address, options.model, options.size, options.seconds, multiples, options.deadline)
-    )
+    with ExitStack() as stack:
+        own = ["--device", "cpu", "--log", "error"]
+        address = options.address or stack.enter_context(ServerProcess(own)).address
+        found = asyncio.run(measure(address, options.model, options.size, options.seconds, multiples, options.deadline))
     json.dump(found, sys.stdout, indent=2)
     print()
     return 0

@@ -6,6 +6,7 @@ import functools
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -22,8 +23,21 @@ FOLDER = Path(__file__).resolve().parent / "peer_servers"
 ROOT = FOLDER.parents[2]
 MODEL = "peer"
 START_S = 240.0
-Call = Callable[[], bytes]
+CALL_S = 60.0
+# What a call raises when there is no answer, or one that says so.
+FAILURES = (OSError, http.client.HTTPException, AssertionError, grpc.RpcError)
+# One call, which may take so many seconds.
+Call = Callable[[float], bytes]
 Connect = Callable[[], AbstractContextManager[Call]]
+
+TRITON_CONFIG = f"""
+name: "{MODEL}"
+backend: "python"
+max_batch_size: 0
+input [{{ name: "seed" data_type: TYPE_INT32 dims: [1] }}]
+output [{{ name: "pixels" data_type: TYPE_UINT8 dims: [-1] }}]
+instance_group [{{ kind: KIND_CPU count: 1 }}]
+"""
 
 
 @dataclass(frozen=True)
@@ -31,10 +45,12 @@ class Peer:
     """A peer.
 
     Attributes:
+        package: what it is installed from.
         command: from the Python of its environment, a folder for its files and a port; also further variables.
         kserve: called by ModelInfer over gRPC; else by POST to ``/predict``.
     """
 
+    package: str
     command: Callable[[str, Path, int], tuple[list[str], dict[str, str]]]
     kserve: bool = False
 
@@ -60,12 +76,42 @@ def _mlserver(python: str, folder: Path, port: int) -> tuple[list[str], dict[str
     return [str(Path(python).parent / "mlserver"), "start", str(folder)], {}
 
 
+def _triton(python: str, folder: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    """The server in the wheel nvidia-pytriton by itself: its Python backend wants the stub of its Python beside it."""
+    (site,) = (Path(python).parent.parent / "lib").glob("python3.*/site-packages")
+    triton, backend, model = (
+        site / "pytriton" / "tritonserver",
+        folder / "backends" / "python",
+        folder / "models" / MODEL,
+    )
+    shutil.copytree(triton / "backends" / "python", backend)
+    stub = triton / "python_backend_stubs" / site.parent.name.removeprefix("python")
+    shutil.copytree(stub, backend, dirs_exist_ok=True)
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text(TRITON_CONFIG)
+    shutil.copy(FOLDER / "triton_model.py", model / "1" / "model.py")
+    folders = [f"--model-repository={folder / 'models'}", f"--backend-directory={backend.parent}"]
+    ports = ["--grpc-address=127.0.0.1", f"--grpc-port={port}", "--allow-http=false", "--allow-metrics=false"]
+    return [str(triton / "bin" / "tritonserver"), *folders, *ports], {
+        "LD_LIBRARY_PATH": str(site / "nvidia_pytriton.libs"),
+        "PATH": f"{Path(python).parent}:{os.environ['PATH']}",
+        "VIRTUAL_ENV": str(site.parents[2]),
+    }
+
+
 PEERS = {
-    "litserve": Peer(_litserve),
-    "bentoml": Peer(_bentoml),
-    "ray": Peer(_ray),
-    "mlserver": Peer(_mlserver, kserve=True),
+    "litserve": Peer("litserve", _litserve),
+    "bentoml": Peer("bentoml", _bentoml),
+    "ray": Peer("ray", _ray),
+    "mlserver": Peer("mlserver", _mlserver, kserve=True),
+    "triton": Peer("nvidia-pytriton", _triton, kserve=True),
 }
+
+
+def version(name: str, python: str) -> str:
+    """Of a peer, in the environment that ``python`` belongs to."""
+    code = f"import importlib.metadata as m; print(m.version({PEERS[name].package!r}))"
+    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager
@@ -92,11 +138,11 @@ def started(name: str, python: str, facts: dict[str, object], size_bytes: int) -
         while True:
             try:
                 with connect() as call:
-                    data = call()
+                    data = call(CALL_S)
                 break
-            except (OSError, http.client.HTTPException, AssertionError, grpc.RpcError) as error:
+            except FAILURES as error:
                 if process.poll() is not None or time.monotonic() > end_s:
-                    said = (folder / "log").read_text()[-3000:]
+                    said = (folder / "log").read_text()[-9000:]
                     raise RuntimeError(f"{name} does not answer: {error}: {said}") from error
                 time.sleep(0.5)
         assert len(data) == size_bytes, data[:300]
@@ -105,15 +151,11 @@ def started(name: str, python: str, facts: dict[str, object], size_bytes: int) -
 
 @contextmanager
 def _by_http(port: int) -> Iterator[Call]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port)
 
-    def call() -> bytes:
+    def post() -> bytes:
         try:
             connection.request("POST", "/predict", b"{}", {"Content-Type": "application/json"})
-        except ConnectionError:  # it was idle for so long that the peer closed it
-            connection.close()
-            connection.request("POST", "/predict", b"{}", {"Content-Type": "application/json"})
-        try:
             response = connection.getresponse()
             data = response.read()
         except (OSError, http.client.HTTPException):
@@ -121,6 +163,16 @@ def _by_http(port: int) -> Iterator[Call]:
             raise
         assert response.status == 200, data[:300]
         return data
+
+    def call(limit_s: float) -> bytes:
+        connection.timeout = limit_s
+        if connection.sock is None:
+            return post()
+        connection.sock.settimeout(limit_s)
+        try:
+            return post()
+        except ConnectionError:  # it was idle for so long that the peer closed it
+            return post()
 
     try:
         yield call
@@ -142,8 +194,8 @@ def _by_kserve(port: int) -> Iterator[Call]:
             response_deserializer=service_pb2.ModelInferResponse.FromString,
         )
 
-        def call() -> bytes:
-            answer = infer(request, timeout=60)
+        def call(limit_s: float) -> bytes:
+            answer = infer(request, timeout=limit_s)
             if answer.raw_output_contents:
                 return bytes(answer.raw_output_contents[0])
             return bytes(answer.outputs[0].contents.uint_contents)
