@@ -383,7 +383,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _add_bench(commands: Any) -> None:
-    parser = _command(commands, "bench", _bench, "measure this machine: server, sizes, memory, files, start")
+    text = "measure this machine: server, sizes, memory, files, start; for runtimes side by side see optimize --runs"
+    parser = _command(commands, "bench", _bench, text)
     parser.add_argument("--model", default="", help="id; not needed where one model alone makes materials")
     parser.add_argument("--only", default="", help="such as server,pixels: server, pixels, memory, encode, start (all)")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for each measurement of the server (10)")
@@ -469,8 +470,9 @@ def _match(options: argparse.Namespace) -> int:
         names = {"class_name": options.class_name, "tries": options.tries, "seed": options.seed}
         best = match(maker, model, options.photo, options.output, say=say, **names)
     given = " ".join(f"--param {name}={value!s}" for name, value in best.parameters.items())
+    found = "".join(f' --models "{folder}"' for folder in options.models)
     say(f"look at {options.output / 'match.png'}, or make it:")
-    say(f"  assetgen generate --model {model.id} --seed {best.seed} {given}")
+    say(f"  assetgen generate --model {model.id} --seed {best.seed} {given}{found}")
     return 0
 
 

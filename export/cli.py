@@ -31,6 +31,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--triton", type=Path, metavar="DIR", help="model repository of Triton to write there as well")
     parser.add_argument("--detail", type=Path, help="run folder of assetgen train detail; not for other families")
     parser.add_argument(
+        "--like",
+        action="append",
+        default=[],
+        metavar="CLASS=OTHER",
+        help="treat CLASS as the detail network's OTHER, where that was trained on other classes; may be repeated",
+    )
+    parser.add_argument(
         "--students",
         type=Path,
         nargs="+",
@@ -199,6 +206,7 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], what: str) -> N
 
 
 def _texture(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
+    from export.networks import read_runs
     from export.package_from_runs import package_from_runs
     from export.sliders import Effort
     from export.variations import VariationSettings
@@ -209,12 +217,20 @@ def _texture(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
         "a run of assetgen train texture",
     )
     if arguments.detail is None:
-        raise ConfigInvalid("--detail is missing", hint="train one: assetgen train detail")
+        raise ConfigInvalid(
+            "--detail is missing",
+            hint="train one: assetgen train detail; without map sets take checkpoints/starter-detail, and --like",
+        )
+    if wrong := [entry for entry in arguments.like if entry.count("=") != 1]:
+        raise ConfigInvalid(f"--like {wrong[0]} is not CLASS=OTHER", hint="such as --like cobbles=paving")
+    like = dict(entry.split("=") for entry in arguments.like)
     layouts = layouts_from_toml(arguments.layouts) if arguments.layouts else {}
     effort = Effort(arguments.slider_samples, arguments.slider_steps)
     variations = VariationSettings(arguments.variations, arguments.variation_method)
-    told |= {"layouts": layouts, "effort": effort, "variations": variations}
+    told |= {"layouts": layouts, "like": like, "effort": effort, "variations": variations}
     students = {student: _of_student(told, arguments.output, student) for student in arguments.students}
+    for student in students:  # refused if it does not fit, before anything is written
+        read_runs(arguments.texture, student, like)
     package_from_runs(arguments.texture, arguments.detail, arguments.output, **told)
     for student, (folder, changed) in students.items():
         package_from_runs(arguments.texture, student, folder, **told | changed)
@@ -236,7 +252,18 @@ def _of_student(told: Mapping[str, Any], output: Path, student: Path) -> tuple[P
 def _picture(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     from export.package_from_picture import package_from_picture
 
-    strange = ("detail", "students", "layouts", "direction", "example", "palette", "pixel_size", "figures", "report")
+    strange = (
+        "detail",
+        "like",
+        "students",
+        "layouts",
+        "direction",
+        "example",
+        "palette",
+        "pixel_size",
+        "figures",
+        "report",
+    )
     _refuse(arguments, strange, "a run of another family")
     package_from_picture(arguments.texture, arguments.output, **told)
 
@@ -244,7 +271,7 @@ def _picture(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
 def _sprites(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     from export.package_from_sprites import package_from_sprites
 
-    strange = ("detail", "students", "layouts", "direction", "example", "pixel_size", "figures")
+    strange = ("detail", "like", "students", "layouts", "direction", "example", "pixel_size", "figures")
     _refuse(arguments, strange, "a run of pictures with alpha")
     if arguments.palette == 1 or not 0 <= arguments.palette <= LARGEST_PALETTE:
         raise ConfigInvalid(f"--palette {arguments.palette}: use 2 to {LARGEST_PALETTE}", hint="or 0 for no pixel art")
@@ -255,7 +282,7 @@ def _sprites(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
 def _style(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     from export.package_from_style import package_from_style
 
-    _refuse(arguments, ("detail", "students", "layouts", "report"), "a run of assetgen train style")
+    _refuse(arguments, ("detail", "like", "students", "layouts", "report"), "a run of assetgen train style")
     told |= {"direction": arguments.direction, "examples": arguments.example, "figures_file": arguments.figures}
     told |= {"palette": arguments.palette, "pixel_size": arguments.pixel_size or 1}
     package_from_style(arguments.texture, arguments.output, **told)
@@ -264,13 +291,15 @@ def _style(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
 def _mesh(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     from export.package_from_volume import package_from_volume
 
-    _refuse(arguments, ("detail", "students", "layouts", "direction", "example"), "a run of assetgen train mesh")
+    _refuse(
+        arguments, ("detail", "like", "students", "layouts", "direction", "example"), "a run of assetgen train mesh"
+    )
     package_from_volume(arguments.texture, arguments.output, **told)
 
 
 def _photo(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     from export.package_from_photo import package_from_photo
 
-    strange = ("detail", "students", "layouts", "direction", "palette", "pixel_size", "figures", "report")
+    strange = ("detail", "like", "students", "layouts", "direction", "palette", "pixel_size", "figures", "report")
     _refuse(arguments, strange, "a run of assetgen train detail")
     package_from_photo(arguments.texture, arguments.output, examples=arguments.example, **told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from assetgen.training.checkpoint import Checkpoint
 from assetgen.training.detail import detail_network
 from assetgen.training.recipe import DetailRecipe, TextureRecipe, recipe_from_values
 from assetgen.training.texture import texture_config
+from export.borrow import borrowed
 from export.graph import OUTPUTS, MaterialGraph
 
 # Inputs that a package may have more than its networks: at 0 they change nothing.
@@ -33,19 +34,20 @@ class Runs:
     classes: tuple[str, ...]
 
 
-def read_runs(texture_run: Path, detail_run: Path) -> Runs:
+def read_runs(texture_run: Path, detail_run: Path, like: Mapping[str, str] | None = None) -> Runs:
     """Load both checkpoints and see that they belong together.
+
+    Args:
+        like: which class of the detail network a class of the texture network is like; see ``borrow``.
 
     Raises:
         CheckpointInvalid: unreadable, or made for different classes or texel densities.
+        ConfigInvalid: ``like`` names a class that is not there.
     """
     texture, detail = (checkpoint.load(run / "checkpoint") for run in (texture_run, detail_run))
     classes = tuple(texture.facts["classes"])
-    if classes != tuple(detail.facts["classes"]):
-        raise CheckpointInvalid(
-            f"{texture_run} knows {', '.join(classes)} but {detail_run} knows {', '.join(detail.facts['classes'])}",
-            hint="train both with the same classes in the same order",
-        )
+    if "relief_px" in detail.facts:  # else it is no run of this kind, which its recipe will tell
+        detail = borrowed(detail, classes, like or {})
     runs = Runs(
         texture,
         recipe_from_values(TextureRecipe, texture.recipe),

@@ -57,6 +57,7 @@ def package_from_runs(
     license_file: Path,
     notes: str = "",
     layouts: Mapping[str, LayoutSpec] | None = None,
+    like: Mapping[str, str] | None = None,
     effort: Effort = DEFAULT_EFFORT,
     variations: VariationSettings = DEFAULT_SETTINGS,
     notify: Notify = lambda _line: None,
@@ -66,6 +67,7 @@ def package_from_runs(
     Args:
         license: SPDX expression of the weights' licence; ``license_file`` holds its text.
         layouts: by class, what the model draws by itself if not what it was trained on.
+        like: by class, the class of the detail network that it is like, if that has none of this name.
         notes: what a person has to say of the model; becomes part of the card.
         effort: how hard to look for sliders.
         variations: how many to look for beside them, and how; none if no sliders are looked for.
@@ -74,7 +76,7 @@ def package_from_runs(
     Raises:
         CheckpointInvalid, ParityFailed, PolicyViolated, PackageInvalid, OutputUnwritable: see there.
     """
-    runs = read_runs(texture_run, detail_run)
+    runs = read_runs(texture_run, detail_run, like)
     if strange := set(layouts or {}) - set(runs.classes):
         raise ConfigInvalid(
             f"layouts for {min(strange)!r}, which is no class", hint=f"classes: {', '.join(runs.classes)}"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from assetgen.datasets.ingest import Refusal
 from assetgen.datasets.pack import PackReport, pack
 from assetgen.datasets.render_models import Views, render_folder
 from assetgen.datasets.sprites import SHIPPED_RULES, read_rules, sort_sprites
 from assetgen.datasets.volumes import pack_volumes
+
+VALIDATION = "share of pictures kept out of training, to judge by (0.1)"
+NAMED = 5  # of what was refused for one reason
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +26,7 @@ def main(argv: list[str]) -> int:
     packing.add_argument("-o", "--output", type=Path, default=Path("data.zip"), help="training file (data.zip)")
     packing.add_argument("--license", default="", metavar="SPDX", help="licence of items that name none")
     packing.add_argument("--allow-unlicensed", action="store_true", help="take items without a licence")
-    packing.add_argument("--validation", type=float, default=0.1, metavar="SHARE", help="share of groups kept (0.1)")
+    packing.add_argument("--validation", type=float, default=0.1, metavar="SHARE", help=VALIDATION)
     packing.set_defaults(run=_pack)
     drawing = commands.add_parser("render", help="draw GLB models as pictures with alpha, a folder for pack to take")
     drawing.add_argument("folder", type=Path, help="CLASS/model.glb, or with manifest.json")
@@ -38,7 +43,7 @@ def main(argv: list[str]) -> int:
     solid.add_argument("--edge", type=int, default=48, metavar="CELLS", help="along each axis (48)")
     solid.add_argument("--classes", default="", metavar="A,B", help="take these only (all)")
     solid.add_argument("--license", default="", metavar="SPDX", help="licence of models that name none")
-    solid.add_argument("--validation", type=float, default=0.1, metavar="SHARE", help="share of groups kept (0.1)")
+    solid.add_argument("--validation", type=float, default=0.1, metavar="SHARE", help=VALIDATION)
     solid.set_defaults(run=_voxelize)
     sorting = commands.add_parser("sprites", help="sort pixel art into classes on one grid, a folder for pack to take")
     sorting.add_argument("folder", type=Path, help="with a manifest.json that names domain, label and file")
@@ -78,7 +83,7 @@ def _render(arguments: argparse.Namespace) -> None:
         f"{arguments.output}: {report.pictures} pictures of {sum(report.classes.values())} models",
         "classes: " + ", ".join(f"{name} {count}" for name, count in report.classes.items()),
         f"refused: {len(report.refused)}",
-        *(f"  {entry.id}: {entry.reason}" for entry in report.refused),
+        *_reasons(report.refused),
     ]
     print("\n".join(lines))  # noqa: T201
 
@@ -102,7 +107,7 @@ def _sprites(arguments: argparse.Namespace) -> None:
         f"{arguments.output}: {sum(report.classes.values())} sprites",
         "classes: " + ", ".join(f"{name} {count}" for name, count in report.classes.items()),
         f"refused: {len(report.refused)}",
-        *(f"  {entry.id}: {entry.reason}" for entry in report.refused),
+        *_reasons(report.refused),
     ]
     print("\n".join(lines))  # noqa: T201
 
@@ -110,6 +115,18 @@ def _sprites(arguments: argparse.Namespace) -> None:
 def _progress(done: int, name: str) -> None:
     if sys.stderr.isatty():
         print(f"\r{done} items  {name[:60]:60}", end="", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _reasons(refused: Sequence[Refusal]) -> list[str]:
+    """A line for every reason, with the first few that it holds for."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in refused:
+        by_reason.setdefault(entry.reason, []).append(entry.id)
+    lines = []
+    for reason, ids in by_reason.items():
+        more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+        lines.append(f"  {', '.join(ids[:NAMED])}{more}: {reason}")
+    return lines
 
 
 def _print(report: PackReport) -> None:
@@ -120,6 +137,8 @@ def _print(report: PackReport) -> None:
         "classes: " + ", ".join(f"{name} {count}" for name, count in report.classes.items()),
         "licences: " + ", ".join(f"{name} {count}" for name, count in report.licenses.items()),
         f"refused: {len(report.refused)}",
-        *(f"  {entry.id}: {entry.reason}" for entry in report.refused),
+        *_reasons(report.refused),
     ]
+    if not report.validation:
+        lines.append("note: no picture is kept for validation, so assetgen eval cannot judge: raise --validation")
     print("\n".join(lines))  # noqa: T201

@@ -1,4 +1,4 @@
-"""One training file from a folder: a ZIP of the original picture files with an index; imports ingest, errors, types.
+"""One training file from a folder: a ZIP of the original picture files with an index; imports ingest, tiles, types.
 
 Pictures are stored byte for byte as they were, so nothing is lost and the file stays small. ``index.json`` keeps class,
 group, split, licence, author and source of every item, and what was refused and why.
@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from assetgen.datasets.ingest import Candidate, Refusal, candidates
+from assetgen.datasets.tiles import eight_bits
 from assetgen.errors import DataInvalid, OutputUnwritable
 from assetgen.manifest import SNAKE_NAME
 from assetgen.types import MapKind
@@ -174,7 +175,7 @@ def _store(
                         candidate.id,
                         f"{path.name} is {width_px} x {height_px}: edges must be {MIN_EDGE_PX} to {MAX_EDGE_PX} px",
                     )
-                grey = np.asarray(picture.convert("L"), dtype=np.float32)
+                grey = np.asarray(eight_bits(picture).convert("L"), dtype=np.float32)
                 opaque = picture.convert("RGBA").getchannel("A").getbbox() is not None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return Refusal(candidate.id, f"{path.name} cannot be read: {error}")

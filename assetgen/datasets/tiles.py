@@ -89,7 +89,10 @@ def load(
     known = {record["class"] for record in records}
     for name in classes:
         if name not in known:
-            raise DataInvalid(f"class {name!r} is not in {path}", hint=f"it holds {', '.join(sorted(known))}")
+            raise DataInvalid(
+                f"class {name!r} is not in {path}",
+                hint=f"it holds {', '.join(sorted(known))}; --set 'classes=[]' takes all, whatever the recipe names",
+            )
     items = []
     with zipfile.ZipFile(path) as archive:
         for record in records:
@@ -129,9 +132,16 @@ def _item(archive: zipfile.ZipFile, record: dict[str, Any], path: Path, alpha: b
     )
 
 
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits in 8, which Pillow by itself would cut off at 255; any other as it is."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture, dtype=np.uint32) >> 8).astype(np.uint8))
+
+
 def _premultiplied(picture: Image.Image) -> ByteArray:
     """Colours times alpha, and alpha; a picture without any is opaque."""
-    straight = np.asarray(picture.convert("RGBA")).astype(np.uint16)
+    straight = np.asarray(eight_bits(picture).convert("RGBA")).astype(np.uint16)
     alpha = straight[:, :, 3:]
     multiplied: ByteArray = np.concatenate([(straight[:, :, :3] * alpha + 127) // 255, alpha], axis=2).astype(np.uint8)
     return multiplied
@@ -139,10 +149,8 @@ def _premultiplied(picture: Image.Image) -> ByteArray:
 
 def _pixels(picture: Image.Image, kind: MapKind) -> ByteArray:
     if kind in (MapKind.BASE_COLOR, MapKind.NORMAL):
-        return np.asarray(picture.convert("RGB"))
-    if picture.mode.startswith("I"):  # 16 bits
-        return (np.asarray(picture, dtype=np.uint32) >> 8).astype(np.uint8)[:, :, None]
-    return np.asarray(picture.convert("L"))[:, :, None]
+        return np.asarray(eight_bits(picture).convert("RGB"))
+    return np.asarray(eight_bits(picture).convert("L"))[:, :, None]
 
 
 def at_density(item: Item, scan_px: int, kind: MapKind = MapKind.BASE_COLOR) -> ByteArray:

@@ -125,9 +125,10 @@ def _grid(figures: Figures) -> bool:
 
 def _ignores_labels(report: Report) -> str:
     fake, real = report.all.accuracy
-    if fake is None or real is None or len(report.by_class) < 2:
+    told = sum(figures.accuracy[1] is not None for figures in report.by_class.values())
+    if fake is None or real is None or told < 2:
         return ""
-    chance = 1 / len(report.by_class)
+    chance = 1 / told
     limit = chance + IGNORED_MARGIN * (1 - chance)
     return f"labels are ignored: {fake:.0%} are of their class" if fake < min(limit, real) else ""
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from assetgen.models.modulated import finished, scaled_convolution
+
 LEAK = 0.2
 GAIN = math.sqrt(2.0)
 
@@ -167,18 +169,24 @@ class ModulatedConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
         style = self.affine(w)
         weight = _scaled(self.weight, self.scale)
-        x = x * style[:, :, None, None]
-        if self.margin:
-            x = wrap_pad(x, self.margin)
-        x = F.conv2d(x, weight)
+        eager = not torch.compiler.is_compiling()
+        if eager and self.margin:
+            x = scaled_convolution(x, style, weight)
+        else:
+            x = x * style[:, :, None, None]
+            x = F.conv2d(wrap_pad(x, self.margin) if self.margin else x, weight)
         bias = self.bias.to(x.dtype)[None, :, None, None]
         if not self.demodulate:
             return x + bias
         # The gain of the activation, folded into factors that are small: a pass over the picture less, and one back.
         energy = self.energy if self.energy is not None else weight.float().square().sum(dim=(2, 3))
-        x = x * (torch.rsqrt(style.float().square() @ energy.t() + 1e-8) * GAIN)[:, :, None, None].to(x.dtype)
-        if self.noise_strength is not None and noise is not None:
-            x = torch.addcmul(x, noise.to(x.dtype), (self.noise_strength * GAIN).to(x.dtype)[None, :, None, None])
+        gain = torch.rsqrt(style.float().square() @ energy.t() + 1e-8) * GAIN
+        strength = None if self.noise_strength is None or noise is None else self.noise_strength * GAIN
+        if eager:
+            return finished(x, gain, self.bias * GAIN, None if strength is None else noise, strength, LEAK)
+        x = x * gain[:, :, None, None].to(x.dtype)
+        if strength is not None and noise is not None:
+            x = torch.addcmul(x, noise.to(x.dtype), strength.to(x.dtype)[None, :, None, None])
         return F.leaky_relu(x + bias * GAIN, LEAK)
 
     def bake(self) -> None:

@@ -228,11 +228,17 @@ def _notes(data: Path, source: Source, instrument: Instrument | None, per_class:
     if instrument:
         learnt["the classifier"] = str(instrument.facts.get("data", {}).get("data_sha256", ""))
     few = f"note: {per_class} pictures a class are few: figures of single classes are mostly chance"
-    return ([few] if per_class < FEW_PER_CLASS else []) + [
-        f"note: {what} was trained on another file than {data}: what is for validation here it may have seen"
-        for what, digest in learnt.items()
-        if digest != found
-    ]
+    strange = [name for name in source.classes if instrument and name not in instrument.classes]
+    unknown = f"note: the classifier does not know {', '.join(strange)}: train one, assetgen eval classifier"
+    return (
+        ([few] if per_class < FEW_PER_CLASS else [])
+        + ([unknown] if strange else [])
+        + [
+            f"note: {what} was trained on another file than {data}: what is for validation here it may have seen"
+            for what, digest in learnt.items()
+            if digest != found
+        ]
+    )
 
 
 def _check_options(arguments: argparse.Namespace) -> None:

@@ -220,8 +220,7 @@ def _told(
         save(run / "checkpoint", task, acted or progress)
         if log.good:
             checkpoint.keep(run / "checkpoint", run / GOOD)
-    if full:
-        write_report(run)
+    write_report(run)
     return acted or progress
 
 

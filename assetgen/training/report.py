@@ -20,6 +20,7 @@ PAGE_NAME = "report.html"
 REFRESH_S = 30
 CHART_PX = (420, 150)  # width, height
 COLORS = ("#4aa3df", "#e8743b", "#6abf69", "#b678d6", "#d8b13c", "#5fc9c4", "#d96a8c", "#9aa0a6")
+YOUNG_KIMG = 5
 CHARTS = {
     "Losses": ("loss_d", "loss_g"),
     "Logits of reals and fakes": ("real_score", "fake_score"),
@@ -52,6 +53,8 @@ def report(lines: Sequence[Line], events: Sequence[Mapping[str, object]]) -> lis
     broken = [name for name, value in last.items() if not math.isfinite(value)]
     if broken:
         said.append(f"Training broke down: {', '.join(broken)} are no numbers any more.")
+    if seen and last["kimg"] < YOUNG_KIMG:
+        said.append(f"Too early to judge: below {YOUNG_KIMG} thousand pictures what follows means little.")
     said += _variety(seen)
     said += _inputs(seen)
     if events:

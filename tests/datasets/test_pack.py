@@ -295,6 +295,16 @@ def test_the_command_line_reports_what_was_refused(tree, tmp_path, capsys):
     assert "refused: 1\n  brick/tiny.png: tiny.png is 8 x 8" in said
 
 
+def test_a_reason_that_holds_for_many_is_said_once(tree, tmp_path, capsys):
+    (tree / "brick").rename(tree / "Old Brick")
+    assert cli.main(["pack", str(tree), "-o", str(tmp_path / "a.zip"), "--license", "X", "--validation", "0"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("is not a name") == 1
+    assert "  Old Brick/p0.png, " in said
+    assert " and 2 more: class 'Old Brick' is not a name" in said, said
+    assert "note: no picture is kept for validation" in said
+
+
 def test_the_last_word_of_a_file_name_decides(tmp_path):
     names = ["Wall-AmbientOcclusion", "wall_base_color", "wall_ambient_roughness", "Wall_NormalGL", "height"]
     for name in names:

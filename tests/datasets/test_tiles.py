@@ -51,11 +51,23 @@ def test_sixteen_bit_height_keeps_its_upper_byte(tmp_path):
     assert (item.maps[MapKind.HEIGHT][:, :, 0] == height >> 8).all()
 
 
+@pytest.mark.parametrize("alpha", [False, True])
+def test_sixteen_bit_grey_is_a_base_color_of_its_upper_byte(tmp_path, alpha):
+    grey = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
+    folder = tmp_path / "tree" / "rock"
+    folder.mkdir(parents=True)
+    Image.fromarray(grey).save(folder / "grey.png")
+    pack(tmp_path / "tree", tmp_path / "a.zip", license="X", validation_share=0.0)
+    (item,) = load(tmp_path / "a.zip", alpha=alpha)
+    assert np.array_equal(item.maps[MapKind.BASE_COLOR][:, :, :3], np.repeat((grey >> 8)[:, :, None], 3, axis=2))
+    assert item.contrast == pytest.approx((grey >> 8).std(), abs=0.01)
+
+
 def test_classes_can_be_chosen(data):
     assert {item.class_name for item in load(data, classes=["metal"])} == {"metal"}
     with pytest.raises(DataInvalid, match="class 'lava' is not in") as caught:
         load(data, classes=["metal", "lava"])
-    assert caught.value.hint == "it holds brick, metal"
+    assert caught.value.hint.startswith("it holds brick, metal; --set 'classes=[]'")
 
 
 def test_flat_and_small_pictures_can_be_left_out(tmp_path):

@@ -1,8 +1,10 @@
 """The command line of export: what is asked of it is done, and what makes no sense is told before anything is."""
 
+import shutil
+
 import pytest
 
-from assetgen.errors import ConfigInvalid
+from assetgen.errors import CheckpointInvalid, ConfigInvalid
 from export import cli, package_from_runs
 from tests.helpers.tiny_package import write_tiny_package
 
@@ -24,6 +26,8 @@ def test_students_get_packages_of_their_own_beside_the_first(runs, tmp_path, mon
     made = []
     monkeypatch.setattr(package_from_runs, "package_from_runs", lambda *runs, **told: made.append((runs, told)))
     texture, detail = runs
+    for name in ("small", "tiny"):
+        shutil.copytree(detail, tmp_path / name)
     arguments = [str(texture), "--detail", str(detail), "--students", str(tmp_path / "small"), str(tmp_path / "tiny")]
     assert cli.main([*arguments, "-o", str(tmp_path / "mine"), "--name", "Mine"]) == 0
     assert [(given, told["id"], told["display_name"]) for given, told in made] == [
@@ -33,4 +37,8 @@ def test_students_get_packages_of_their_own_beside_the_first(runs, tmp_path, mon
     ]
     with pytest.raises(ConfigInvalid, match="'mine-No id' is no id of a model"):
         cli.main([str(texture), "--detail", str(detail), "-o", str(tmp_path / "mine"), "--students", "No id"])
-    assert len(made) == 3, "it was refused before anything was exported"
+    with pytest.raises(CheckpointInvalid):
+        cli.main(
+            [str(texture), "--detail", str(detail), "-o", str(tmp_path / "mine"), "--students", str(tmp_path / "none")]
+        )
+    assert len(made) == 3, "both were refused before anything was exported"

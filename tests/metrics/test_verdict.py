@@ -46,6 +46,15 @@ def test_a_missed_aim_is_said_with_its_figures(changes, text):
     assert text in as_text(verdict)
 
 
+def test_labels_are_judged_by_the_classes_that_the_classifier_knows():
+    unknown = {"accuracy": (None, None)}
+    one = {0: {"accuracy": (0.0, 0.7)}, **dict.fromkeys((1, 2, 3), unknown)}
+    assert "labels are ignored" not in as_text(judge(report(by_class=one, accuracy=(0.0, 0.7))))
+    two = {**one, 1: {"accuracy": (0.5, 0.7)}}
+    assert "labels are ignored" in as_text(judge(report(by_class=two, accuracy=(0.3, 0.7))))
+    assert "labels are ignored" not in as_text(judge(report(by_class=two, accuracy=(0.68, 0.7))))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

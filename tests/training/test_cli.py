@@ -4,12 +4,13 @@ import importlib.util
 import json
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from assetgen.datasets.pack import pack
 from assetgen.errors import CheckpointInvalid, ConfigInvalid, DataInvalid, RuntimeMissing
 from assetgen.training import checkpoint, cli
-from tests.helpers.tiny_runs import DETAIL, PICTURE, TEXTURE, picture, save, write_map_set
+from tests.helpers.tiny_runs import DETAIL, PICTURE, TEXTURE, picture, save, write_folder, write_map_set
 
 
 def train(what, data, run, *options, **changes):
@@ -35,12 +36,23 @@ def test_a_dry_run_prints_the_recipe_and_the_data_and_writes_nothing(data, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pictures_that_are_left_out_are_counted(tmp_path, capsys):
+    folder = write_folder(tmp_path / "pictures", sets=1)
+    save(folder / "brick" / "flat.png", np.full((40, 40, 3), 90, np.uint8))
+    pack(folder, tmp_path / "data.zip", license="X")
+    assert train("texture", tmp_path / "data.zip", tmp_path / "run", "--dry-run", min_contrast=0.0) == 0
+    assert "left out" not in capsys.readouterr().err
+    assert train("texture", tmp_path / "data.zip", tmp_path / "run", "--dry-run", min_contrast=1.0) == 0
+    assert "note: 1 of 13 pictures are left out: flatter than min_contrast" in capsys.readouterr().err
+
+
 def test_an_existing_run_is_not_overwritten(data, tmp_path):
     train("texture", data, tmp_path / "run")
     before = (tmp_path / "run" / "checkpoint" / "state.json").read_bytes()
     with pytest.raises(ConfigInvalid, match="holds a run already") as caught:
         train("texture", data, tmp_path / "run")
     assert "--resume" in caught.value.hint
+    assert train("texture", data, tmp_path / "run", "--dry-run") == 0, "it writes nothing"
     assert (tmp_path / "run" / "checkpoint" / "state.json").read_bytes() == before
 
 

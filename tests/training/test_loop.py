@@ -76,6 +76,15 @@ def test_training_changes_every_network(data, tmp_path, unbroken, what):
         assert same == [], name
 
 
+def test_the_report_is_there_from_the_first_tick(data, tmp_path):
+    there = []
+    budget = Budget(tick_s=0.0, sheet_ticks=1000, steps=2)
+    train(
+        tmp_path, make_task("texture", data), budget, notify=lambda _: there.append((tmp_path / "report.html").exists())
+    )
+    assert there[:2] == [False, True], "what the second line finds, the first has left"
+
+
 def test_other_seeds_train_other_networks(data, tmp_path, unbroken):
     train(tmp_path, make_task("texture", data, seed=2, **TOTAL), Budget(tick_s=SILENT))
     name = "average.enter.weight"

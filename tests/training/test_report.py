@@ -21,6 +21,11 @@ def test_nothing_yet():
     assert report.report([], []) == ["Nothing has been trained yet."]
 
 
+def test_a_young_run_is_not_judged():
+    assert "Too early to judge: below 5 thousand pictures" in said(kimg=4.9)
+    assert "Too early" not in said(kimg=5.0)
+
+
 def test_a_good_run():
     text = said()
     assert "40.0 thousand pictures in 10.0 minutes at 15 s a thousand." in text
