@@ -140,4 +140,6 @@ def test_the_command_prints_the_request(photo, tmp_path, capsys):
     arguments = ["match", str(picture), "--models", str(folder), "--device", "cpu", "--tries", "1", "-o", str(output)]
     assert cli.main(arguments) == 0
     seed = json.loads((output / "match.json").read_text())["seed"]
-    assert f"assetgen generate --model tiny --seed {seed} --param class=" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"assetgen generate --model tiny --seed {seed} --param class=" in said
+    assert said.rstrip().endswith(f' --models "{folder}"'), "without it the command finds no such model"

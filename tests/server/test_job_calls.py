@@ -23,7 +23,7 @@ from tests.server.test_web import Server, envelope, envelopes
 
 SMALL = Request("tiny", seed=7, width_px=32, height_px=32)
 LARGE = Request("tiny", seed=7, count=4, width_px=512, height_px=512, output=OutputSpec(encoding=Encoding.RAW))
-SLOW = Request("slow", seed=7, count=64, width_px=1024, height_px=1024)
+SLOW = Request("slow", seed=7, count=24, width_px=1024, height_px=1024)
 SERVICE = "/assetgen.v1.JobService"
 
 
