@@ -203,11 +203,13 @@ def test_jobs_under_way_end_before_the_server_does(tmp_path):
     write_model(tmp_path)
     with ServerProcess(["--models", str(tmp_path), "--device", "cpu", "--threads", "1"]) as process:
         with Client(process.address) as client:
-            job = job_client.submit(client, Request("tiny", seed=1, count=32, width_px=256, height_px=256))
+            job = job_client.submit(client, Request("tiny", seed=1, count=64, width_px=512, height_px=512))
             job_client.get(client, job.id, after_revision=2, wait_s=30)
             process.process.terminate()
             with pytest.raises(Draining):
-                job_client.submit(client, SMALL)
+                for _ in range(600):  # the signal may arrive later than the next submission
+                    job_client.submit(client, SMALL)
+                    time.sleep(0.01)
         assert process.process.wait(60) == 0
         assert f"job {job.id[:8]}... succeeded" in process.errors()
         assert job.id not in process.errors()  # who knows an id has the files
