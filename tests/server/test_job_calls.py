@@ -199,6 +199,12 @@ def test_the_command_line_detaches_and_fetches(server, tmp_path):
     assert subprocess.run(command, capture_output=True, check=False).returncode == 2
 
 
+def submit_until_refused(client):
+    for _ in range(600):  # a signal may arrive later than the next submission
+        job_client.submit(client, SMALL)
+        time.sleep(0.01)
+
+
 def test_jobs_under_way_end_before_the_server_does(tmp_path):
     write_model(tmp_path)
     with ServerProcess(["--models", str(tmp_path), "--device", "cpu", "--threads", "1"]) as process:
@@ -207,9 +213,7 @@ def test_jobs_under_way_end_before_the_server_does(tmp_path):
             job_client.get(client, job.id, after_revision=2, wait_s=30)
             process.process.terminate()
             with pytest.raises(Draining):
-                for _ in range(600):  # the signal may arrive later than the next submission
-                    job_client.submit(client, SMALL)
-                    time.sleep(0.01)
+                submit_until_refused(client)
         assert process.process.wait(60) == 0
         assert f"job {job.id[:8]}... succeeded" in process.errors()
         assert job.id not in process.errors()  # who knows an id has the files
