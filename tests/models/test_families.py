@@ -460,7 +460,7 @@ def test_with_alpha_no_pixel_has_more_colour_than_cover_and_a_fresh_network_show
     torch.manual_seed(0)
     made = biggan.BigganGenerator(GROUPED)(*inputs())
     assert (made[:, :3] <= made[:, 3:]).all()
-    assert made.mean() < -0.5
+    assert made.mean() < -0.3
 
 
 @pytest.mark.parametrize(("changes", "family"), [({"groups": 3}, "biggan"), ({"groups": 4}, "biggan"), ({}, "resnet")])
