@@ -115,8 +115,10 @@ def test_a_model_that_is_lost_three_times_rests_and_metrics_say_so(start):
     server = start("--metrics-port", "0")
     port = re.search(r"metrics on http://127\.0\.0\.1:(\d+)", server.errors()).group(1)
     with Client(server.address) as client:
-        for _ in range(3):
-            assert "was lost" in lose(server, client, psutil.Process.kill).message
+        for number in range(3):
+            message = lose(server, client, psutil.Process.kill).message
+            # A call of several assets may have met the rest that its own loss began.
+            assert "was lost" in message or (number == 2 and "3 times" in message)
         with pytest.raises(WorkerLost, match=r"'slow'.* 3 times") as caught:
             files(client.generate(LARGE))
         assert 1 < caught.value.retry_after_s <= 30
