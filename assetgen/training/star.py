@@ -100,9 +100,7 @@ class StarTask:
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + progress.step)
         drawn = mixed_batch(self.reals, self.share, progress.step)
         crops, labels, targets = (tensor.to(self.device) for tensor in drawn)
-        if (
-            recipe.patches or recipe.colors or self.ways
-        ):  # a few pictures tell little of how patches are spread: all go to one look
+        if recipe.compares_spread or self.ways:  # a few pictures tell little of a spread: all go to one look
             targets = targets[:1].expand_as(targets)
         made = self._generator_step(crops, labels, targets, progress.step, rng, sums)
         reals, fakes = (seen(recipe, self._inner(pictures), rng) for pictures in (crops, made))
@@ -183,7 +181,7 @@ class StarTask:
     ) -> Tensor:
         """The terms beside the game; with patches or colours all pictures are led to one look."""
         reals = None
-        if self.recipe.patches or self.recipe.colors:
+        if self.recipe.compares_spread:
             batch = domain_batch(self.reals, int(targets[0]), self.share, step, times=MORE)
             reals = self._inner(batch.to(self.device))
         return beside(self.recipe, self._inner(crops), self._inner(made), reals, rng, sums)

@@ -279,7 +279,7 @@ class StyleTask:
 
     def _more(self, way: Way, step: int) -> Tensor | None:
         """More pictures of a way's target than the discriminator sees: a few tell little of how patches are spread."""
-        if not (self.recipe.patches or self.recipe.colors):
+        if not self.recipe.compares_spread:
             return None
         return self._inner(domain_batch(self.reals, way.target, self.share, step, times=MORE).to(self.device))
 

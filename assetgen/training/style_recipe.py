@@ -118,6 +118,11 @@ class StyleRecipe:
         return self.crop_px - 2 * self.border_px
 
     @property
+    def compares_spread(self) -> bool:
+        """How patches or colours of results are spread is compared with reals of the target."""
+        return self.patches > 0 or self.colors > 0
+
+    @property
     def r2_gamma(self) -> float:
         """No penalty on fakes."""
         return 0.0

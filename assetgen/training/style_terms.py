@@ -46,9 +46,7 @@ def patch_distance(fakes: Tensor, reals: Tensor, rng: torch.Generator) -> Tensor
         filters = filters - filters.mean(dim=(2, 3), keepdim=True)
         filters = F.normalize(filters.flatten(1)).view_as(filters)
         drawn, wanted = (F.conv2d(side, filters, stride=step).transpose(0, 1).flatten(1) for side in (fakes, reals))
-        drawn, wanted = drawn.sort(dim=1).values, wanted.sort(dim=1).values
-        if wanted.shape != drawn.shape:
-            wanted = F.interpolate(wanted[None], size=drawn.shape[1], mode="linear", align_corners=True)[0]
+        drawn, wanted = _sorted(drawn, wanted)
         total = total + ((drawn - wanted).abs().mean(dim=1) / (wanted.std(dim=1) + FAINT)).mean()
         fakes, reals = F.avg_pool2d(fakes, 2), F.avg_pool2d(reals, 2)
     return total / len(PATCHES_PX)
@@ -63,13 +61,10 @@ def color_distance(fakes: Tensor, reals: Tensor, rng: torch.Generator) -> Tensor
         fakes, reals: ``[n, 3, h, w]`` and ``[m, 3, h, w]``, of 4 px or more.
         rng: on the CPU; draws the directions.
     """
-    directions = F.normalize(torch.randn(fakes.shape[1], DIRECTIONS, generator=rng), dim=0).to(fakes)
-    drawn, wanted = (
-        (F.avg_pool2d(side, COLOR_CELLS_PX).permute(0, 2, 3, 1).flatten(0, 2) @ directions).sort(dim=0).values
-        for side in (fakes, reals)
+    directions = F.normalize(torch.randn(DIRECTIONS, fakes.shape[1], generator=rng), dim=1).to(fakes)
+    drawn, wanted = _sorted(
+        *(directions @ F.avg_pool2d(side, COLOR_CELLS_PX).transpose(0, 1).flatten(1) for side in (fakes, reals))
     )
-    if wanted.shape != drawn.shape:
-        wanted = F.interpolate(wanted.t()[None], size=drawn.shape[0], mode="linear", align_corners=True)[0].t()
     return (drawn - wanted).abs().mean()
 
 
@@ -129,6 +124,14 @@ def beside(
         sums.add("color_excess", excess)
         total = total + recipe.color * excess
     return total
+
+
+def _sorted(drawn: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Both ``[directions, n]`` in order along each direction, the second stretched to the length of the first."""
+    drawn, wanted = drawn.sort(dim=1).values, wanted.sort(dim=1).values
+    if wanted.shape != drawn.shape:
+        wanted = F.interpolate(wanted[None], size=drawn.shape[1], mode="linear", align_corners=True)[0]
+    return drawn, wanted
 
 
 def _slopes(pictures: Tensor) -> Tensor:
