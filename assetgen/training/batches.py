@@ -68,11 +68,11 @@ def grounded(reals: Reals) -> Reals:
 
 
 def real_batch(
-    reals: Reals, recipe: TextureRecipe | PictureRecipe, step: int, stream: int = 0
+    reals: Reals, recipe: TextureRecipe | PictureRecipe, step: int, stream: int = 0, device: str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """Random crops ``[batch, c, crop, crop]`` in [-1, 1] and labels ``[batch]``, flipped and turned where allowed.
 
-    c is 3, or 4 for colours times alpha and alpha, where transparent is -1 in all.
+    c is 3, or 4 for colours times alpha and alpha, where transparent is -1 in all. Labels stay on the host.
     """
     rng = latents.generator(recipe.seed, REAL_STREAM + (stream << 36) + step)
     edge = recipe.crop_px
@@ -92,7 +92,8 @@ def real_batch(
                 crop = np.rot90(crop, int(turns))
             crop = crop[::-1] if flips[0] else crop
         crops[n] = crop[:, ::-1] if flips[1] and recipe.flips != "none" else crop
-    pictures_t = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
+    # Bytes travel to the device, not four times as many.
+    pictures_t = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     return pictures_t.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels.astype(np.int64))
 
 

@@ -67,6 +67,7 @@ def main(argv: list[str]) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     with parallel.group(_device(arguments.device, torch.cuda.is_available())) as device:
+        torch.backends.cudnn.benchmark = True  # shapes stay the same; the fastest kernels are worth a search
         _run(arguments, device, bench=bench)
     return 0
 

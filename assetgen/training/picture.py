@@ -166,7 +166,7 @@ class PictureTask:
     def _discriminator_step(self, progress: Progress, stream: int, sums: Sums) -> float:
         """Returns the mean sign of the logits on reals."""
         recipe, step = self.share, progress.step
-        pictures, labels = batches.real_batch(self.reals, recipe, step, stream)
+        pictures, labels = batches.real_batch(self.reals, recipe, step, stream, self.device)
         drawn = self._latents(step, stream, labels.numpy() if losses.LOSSES[recipe.loss].paired else None)
         with torch.no_grad():
             fakes = self._fakes(drawn)
@@ -185,7 +185,7 @@ class PictureTask:
         self.discriminator.requires_grad_(False)
         reals = labels = None
         if losses.LOSSES[recipe.loss].paired:
-            shown, real_labels = batches.real_batch(self.reals, recipe, step, GENERATOR_STREAM)
+            shown, real_labels = batches.real_batch(self.reals, recipe, step, GENERATOR_STREAM, self.device)
             labels = real_labels.numpy()
             reals = self._augmented(self._as_fakes_are(shown), progress, rng, (step, GENERATOR_STREAM))
         drawn = self._latents(step, GENERATOR_STREAM, labels)
@@ -214,7 +214,6 @@ class PictureTask:
 
     def _as_fakes_are(self, pictures: Tensor) -> Tensor:
         """Reals at the size and coarseness that a growing generator has reached."""
-        pictures = pictures.to(self.device)
         if isinstance(self.generator, ProgressiveGenerator):
             return at_stage(pictures, float(self.generator.stage))
         return pictures
