@@ -38,9 +38,17 @@ from assetgen.models.parts import (
     spectral_dense,
     standing_statistics,
 )
+from assetgen.models.prior import LatentPrior
 from assetgen.models.resnet import DownBlock, UpBlock
 
-__all__ = ["BigganDiscriminator", "BigganGenerator", "orthogonal_penalty", "standing_statistics", "truncated_latent"]
+__all__ = [
+    "BigganDiscriminator",
+    "BigganEncoder",
+    "BigganGenerator",
+    "orthogonal_penalty",
+    "standing_statistics",
+    "truncated_latent",
+]
 
 CONDITIONINGS = ("projection",)
 MOST = 16
@@ -119,6 +127,7 @@ class BigganGenerator(nn.Module):
         self.config = config
         self.chunks = [config.latent - chunk * config.levels, *[chunk] * config.levels]
         widths = channels_by_level(config, MOST)
+        self.prior = LatentPrior(config.classes, config.latent) if config.coded else None
         self.embed = ClassEmbedding(config.classes, config.latent)
         self.enter = spectral_dense(self.chunks[0], widths[0] * FIRST_PX**2)
         self.blocks = nn.ModuleList(
@@ -143,7 +152,11 @@ class BigganGenerator(nn.Module):
         bake_spectral_norm(self)
 
     def forward(self, z: Tensor, class_weights: Tensor) -> Tensor:
-        return self.paint(self.start(z, class_weights), z, class_weights)
+        return self.decode(z if self.prior is None else self.prior(z, class_weights), class_weights)
+
+    def decode(self, code: Tensor, class_weights: Tensor) -> Tensor:
+        """Pictures of codes ``[n, latent]``, which are z themselves where there is no encoder."""
+        return self.paint(self.start(code, class_weights), code, class_weights)
 
     def start(self, z: Tensor, _class_weights: Tensor) -> Tensor:
         """The first feature map ``[n, c, 4, 4]``."""
@@ -198,6 +211,32 @@ class BigganDiscriminator(nn.Module):
                 x = self.attention(x)
         result: tuple[Tensor, Tensor | None] = self.head(F.relu(x).sum(dim=(2, 3)), labels)
         return result
+
+
+class BigganEncoder(nn.Module):
+    """Mean and log variance of a code, each ``[n, latent]``, of pictures and ``class_weights`` ``[n, classes]``.
+
+    For a generator that rebuilds pictures from their codes as well (VAE-GAN, Larsen et al. 2016). Its trunk is that of
+    the discriminator without spectral norm, and places are kept apart to the end.
+    """
+
+    def __init__(self, config: PictureConfig) -> None:
+        super().__init__()
+        self.groups = config.groups
+        widths = channels_by_level(config, MOST)[::-1]
+        colors = config.channels * (config.groups**2 + (config.groups > 1))
+        self.blocks = nn.ModuleList([DownBlock(colors, widths[0], first=True, halve=False)])
+        self.blocks += [DownBlock(a, b) for a, b in pairwise(widths)]
+        self.embed = ClassEmbedding(config.classes, config.latent)
+        self.dense = nn.Linear(widths[-1] * FIRST_PX**2 + config.latent, 2 * config.latent)
+
+    def forward(self, x: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
+        x = _in_groups(x, self.groups) if self.groups > 1 else x
+        for block in self.blocks:
+            x = block(x)
+        told = torch.cat([F.relu(x).flatten(1), self.embed(class_weights)], dim=1)
+        mean, log_variance = self.dense(told).chunk(2, dim=1)
+        return mean, log_variance.clamp(-8, 8)
 
 
 def _in_groups(x: Tensor, groups: int) -> Tensor:

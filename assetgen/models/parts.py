@@ -37,6 +37,7 @@ class PictureConfig:
         conditioning: "none"; "concat" (Mirza and Osindero 2014: the discriminator sees label planes); "auxiliary"
             (AC-GAN, Odena et al. 2017: it tells the class; little diversity within a class where its weight is large);
             "projection" (Miyato and Koyama 2018).
+        coded: the generator has an encoder beside it and paints codes like those that it makes (``prior``).
     """
 
     classes: int
@@ -47,6 +48,7 @@ class PictureConfig:
     wrap: bool = True
     conditioning: str = "none"
     groups: int = 1
+    coded: bool = False
 
     @property
     def inner_px(self) -> int:

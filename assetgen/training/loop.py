@@ -180,6 +180,8 @@ def _loop(
         over, due = (bool(answer) for answer in yes)
         if due:
             line = _statistics(sums, tick, progress, done, now - tick_started)
+            if not all(map(_finite, task.modules.values())):
+                line["weights"] = math.nan
             ticks += 1
             full = over or ticks % budget.sheet_ticks == 0
             acted = _told(run, task, log, notify, line, progress, full) if parallel.rank() == 0 else progress
@@ -308,6 +310,12 @@ def _share_done(recipe: AnyRecipe, budget: Budget, progress: Progress) -> float:
     if budget.minutes is not None:
         return progress.elapsed_s / (60 * budget.minutes)
     return progress.pictures / (1000 * recipe.total_kimg)
+
+
+def _finite(module: nn.Module) -> bool:
+    """Whether all of its weights are numbers."""
+    lengths = torch._foreach_norm([parameter.detach() for parameter in module.parameters()] or [torch.zeros(1)])
+    return bool(torch.isfinite(torch.stack([length.float() for length in lengths])).all())
 
 
 def _statistics(sums: Sums, since: Progress, progress: Progress, done: float, seconds: float) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What one step of training a picture family does; needs torch.
 
 discriminator    real and fake pictures, augmented, as many times as the recipe says; penalties now and then
-generator        fool the discriminator
+generator        fool the discriminator; with an encoder, rebuild real pictures (VAE-GAN, Larsen et al. 2016)
 average          move the averaged generator
 adapt            move the augmentation probability
 """
@@ -21,16 +21,26 @@ from torch import Tensor, nn
 from assetgen import latents
 from assetgen.datasets.tiles import ByteArray
 from assetgen.errors import ConfigInvalid
-from assetgen.models.biggan import orthogonal_penalty, truncated_latent
+from assetgen.models.biggan import BigganEncoder, orthogonal_penalty, truncated_latent
 from assetgen.models.families import FAMILIES, PictureConfig, standing_statistics
+from assetgen.models.prior import LatentPrior
 from assetgen.models.progressive import ProgressiveDiscriminator, ProgressiveGenerator, at_stage
 from assetgen.training import batches, distil, losses, parallel
-from assetgen.training.adversarial import Adversary, Shown, anchors, descend
+from assetgen.training.adversarial import Adversary, Shown, anchors, descend, sanitise
 from assetgen.training.augment import augment
 from assetgen.training.batches import FAKE_STREAM, Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
-from assetgen.training.loop import adapt_augmentation, autocast, learning_rate, move_average, players, set_learning_rate
+from assetgen.training.loop import (
+    adam,
+    adapt_augmentation,
+    autocast,
+    learning_rate,
+    move_average,
+    players,
+    set_learning_rate,
+)
 from assetgen.training.monitor import look
+from assetgen.training.rebuild import divergence, drawn_code, picture_distance
 from assetgen.training.recipe import PictureRecipe, recipe_from_values
 from assetgen.training.sheet import write_sheet
 from assetgen.training.sprite_augment import augment_sprites, over_ground
@@ -39,6 +49,7 @@ from assetgen.training.sums import Sums
 STANDING_BATCHES = 16
 # Streams of random numbers: the generator's step has the second, discriminator steps all others.
 GENERATOR_STREAM = 1
+REBUILD_STREAM = 1 << 7
 GROUND_STREAM = 1 << 8
 
 
@@ -63,6 +74,7 @@ def picture_config(recipe: PictureRecipe, classes: int) -> PictureConfig:
         conditioning=recipe.conditioning,
         channels=4 if recipe.alpha else 3,
         groups=recipe.groups,
+        coded=recipe.rebuild > 0,
     )
 
 
@@ -97,6 +109,11 @@ class PictureTask:
         self.generator, self.discriminator = family.generator(config), family.discriminator(config)
         self.modules, self.optimisers = players(self.generator, self.discriminator, recipe, device)
         self.average = self.modules["average"]
+        self.encoder: BigganEncoder | None = None
+        if recipe.rebuild:
+            self.encoder = BigganEncoder(config).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.modules["encoder"] = self.encoder
+            self.optimisers["encoder_adam"] = adam(self.encoder, recipe.learning_rate, betas=(0.9, 0.99))
         self.adversary = Adversary(
             module=self.discriminator,
             optimiser=self.optimisers["discriminator_adam"],
@@ -119,15 +136,21 @@ class PictureTask:
         share = learning_rate(recipe, done) / recipe.learning_rate * progress.rate_scale
         set_learning_rate(self.optimisers["generator_adam"], recipe.learning_rate * share)
         set_learning_rate(self.optimisers["discriminator_adam"], recipe.discriminator_rate * share)
+        if self.encoder is not None:
+            set_learning_rate(self.optimisers["encoder_adam"], recipe.learning_rate * share)
         self._grow(done)
-        signs = [
-            self._discriminator_step(progress, GENERATOR_STREAM + i if i else 0, sums)
-            for i in range(recipe.discriminator_steps)
-        ]
-        self._generator_step(progress, sums)
+        adapted = progress
+        judged = recipe.adversarial > 0 and done >= recipe.adversarial_from
+        if judged:
+            signs = [
+                self._discriminator_step(progress, GENERATOR_STREAM + i if i else 0, sums)
+                for i in range(recipe.discriminator_steps)
+            ]
+            adapted = adapt_augmentation(progress, recipe, float(np.mean(signs)))
+        self._generator_step(progress, sums, judged=judged)
         move_average(self.average, self.generator, recipe, progress.pictures)
         return replace(
-            adapt_augmentation(progress, recipe, float(np.mean(signs))),
+            adapted,
             step=progress.step + 1,
             pictures=progress.pictures + recipe.batch * recipe.discriminator_steps,
         )
@@ -143,7 +166,13 @@ class PictureTask:
         write_sheet(path, self.reals, self.sample)
 
     def _settle(self) -> None:
-        """Batch statistics and power vectors belong to weights; those of the averaged network are its own."""
+        """Batch statistics and power vectors belong to weights; those of the averaged network are its own.
+
+        What codes are like, both know.
+        """
+        for mine, kept in zip(self.average.modules(), self.generator.modules(), strict=True):
+            if isinstance(mine, LatentPrior):
+                mine.load_state_dict(kept.state_dict())
         draws = (self._latents(-1 - i, GENERATOR_STREAM) for i in range(STANDING_BATCHES))
         standing_statistics(self.average, [(drawn.z, drawn.class_weights) for drawn in draws])
 
@@ -179,7 +208,24 @@ class PictureTask:
         )
         return self.adversary.learn(shown, step, progress.penalty_scale, rng, sums)
 
-    def _generator_step(self, progress: Progress, sums: Sums) -> None:
+    def _generator_step(self, progress: Progress, sums: Sums, *, judged: bool) -> None:
+        recipe = self.recipe
+        loss = torch.zeros((), device=self.device)
+        if judged:
+            loss = loss + recipe.adversarial * self._verdict(progress, sums)
+        if self.encoder is not None:
+            loss = loss + self._rebuild_loss(self.encoder, progress.step, sums)
+            self.optimisers["encoder_adam"].zero_grad(set_to_none=True)
+        if recipe.orthogonal:
+            loss = loss + recipe.orthogonal * orthogonal_penalty(self.generator)
+        descend(self.generator, self.optimisers["generator_adam"], loss, "g", sums)
+        if self.encoder is not None:
+            sanitise(self.encoder, "e", sums)
+            self.optimisers["encoder_adam"].step()
+        self.discriminator.requires_grad_(True)
+
+    def _verdict(self, progress: Progress, sums: Sums) -> Tensor:
+        """What the discriminator has to say, and a teacher, of one batch."""
         recipe, step = self.share, progress.step
         rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (GENERATOR_STREAM << 40))
         self.discriminator.requires_grad_(False)
@@ -198,10 +244,28 @@ class PictureTask:
             distance = distil.distance(pictures, wanted)
             sums.add("distance", distance)
             loss = loss + recipe.distil * distance
-        if recipe.orthogonal:
-            loss = loss + recipe.orthogonal * orthogonal_penalty(self.generator)
-        descend(self.generator, self.optimisers["generator_adam"], loss, "g", sums)
-        self.discriminator.requires_grad_(True)
+        return loss
+
+    def _rebuild_loss(self, encoder: BigganEncoder, step: int, sums: Sums) -> Tensor:
+        """How far reals are from what becomes of them by way of codes, and codes from a normal distribution.
+
+        The generator's prior learns what codes are like.
+        """
+        generator: Any = self.generator
+        pictures, labels = batches.real_batch(self.reals, self.share, step, REBUILD_STREAM, self.device)
+        weights = torch.nn.functional.one_hot(labels, len(self.reals.classes)).float().to(self.device)
+        rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step + (REBUILD_STREAM << 40))
+        with autocast(self.recipe, self.device):
+            mean, log_variance = (x.float() for x in encoder(pictures, weights))
+            code = drawn_code(mean, log_variance, rng)
+            generator.prior.learn(code, labels)
+            parallel.average([generator.prior.mean, generator.prior.second])
+            rebuilt = generator.decode(code, weights).float()
+        distance, away = picture_distance(rebuilt, pictures), divergence(mean, log_variance)
+        sums.add("rebuild", distance)
+        sums.add("divergence", away)
+        loss: Tensor = self.recipe.rebuild * distance + self.recipe.rebuild_kl * away
+        return loss
 
     def _augmented(self, pictures: Tensor, progress: Progress, rng: torch.Generator, place: tuple[int, int]) -> Tensor:
         """Pictures as the discriminator sees them; ``place`` is step and stream, which decide on their ground."""

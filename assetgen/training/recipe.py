@@ -139,6 +139,11 @@ class PictureRecipe:
         orthogonal: weight of the penalty on filters that resemble each other (BigGAN: 1e-4).
         grown_by: share of the run after which a progressive network is fully grown; other families ignore it.
         augment_fixed: the augmentation probability, if above 0; it no longer follows ``augment_target`` then.
+        rebuild: weight of rebuilding reals from what an encoder makes of them, as ``VolumeRecipe`` explains; biggan
+            only, 0 has no encoder.
+        rebuild_kl: weight of keeping the encoder's codes close to a normal distribution.
+        adversarial: weight of the discriminator's say.
+        adversarial_from: share of the run after which the discriminator takes part; above 0 only with ``rebuild``.
     """
 
     seed: int = 1
@@ -180,6 +185,10 @@ class PictureRecipe:
     augment_kimg: float = 100.0
     augment_max: float = 0.8
     augment_fixed: float = 0.0
+    rebuild: float = 0.0
+    rebuild_kl: float = 0.005
+    adversarial: float = 1.0
+    adversarial_from: float = 0.0
     precision: str = "bf16"
 
     def __post_init__(self) -> None:
@@ -202,6 +211,13 @@ class PictureRecipe:
                 "flips": (self.flips in FLIPS, f"one of {', '.join(FLIPS)}"),
                 "groups": (self.groups in (1, 2, 4), "1, 2 or 4"),
                 "augment_fixed": (0 <= self.augment_fixed <= 1, "0 to 1"),
+                "rebuild": (self.rebuild >= 0 and not (self.rebuild and self.family != "biggan"), "0; more for biggan"),
+                "rebuild_kl": (self.rebuild_kl >= 0, "0 or more"),
+                "adversarial": (self.adversarial > 0 or (self.adversarial == 0 < self.rebuild), "above 0"),
+                "adversarial_from": (
+                    0 <= self.adversarial_from < 1 and (self.rebuild > 0 or not self.adversarial_from),
+                    "0 or more, below 1; 0 without rebuild, or nothing would be learned before",
+                ),
             },
         )
 

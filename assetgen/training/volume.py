@@ -31,6 +31,7 @@ from assetgen.training.adversarial import Adversary, Shown, anchors, descend, sa
 from assetgen.training.batches import Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
 from assetgen.training.loop import adam, adapt_augmentation, autocast, learning_rate, move_average, set_learning_rate
+from assetgen.training.rebuild import divergence, drawn_code
 from assetgen.training.sheet import write_sheet
 from assetgen.training.sums import Sums
 from assetgen.training.volume_batches import (
@@ -231,16 +232,15 @@ class VolumeTask:
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step + (2 << 40))
         with autocast(self.recipe, self.device):
             mean, log_variance = (x.float() for x in encoder(F.avg_pool3d(reals, self.recipe.stride), weights))
-            noise = torch.randn(mean.shape, generator=rng).to(self.device)
-            z = mean + (0.5 * log_variance).exp() * noise
+            z = drawn_code(mean, log_variance, rng)
             self.prior.learn(z, labels)
             parallel.average([self.prior.mean, self.prior.second])
             rebuilt = self.generator(z, weights, self._start(step), self.recipe.stride).float()
         distance, colors = rebuild_distances(rebuilt, every(reals, self._start(step), self.recipe.stride))
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
-        for name, value in (("rebuild", distance), ("rebuild_color", colors), ("divergence", divergence)):
+        away = divergence(mean, log_variance)
+        for name, value in (("rebuild", distance), ("rebuild_color", colors), ("divergence", away)):
             sums.add(name, value)
-        loss: Tensor = self.recipe.rebuild * (distance + colors) + self.recipe.rebuild_kl * divergence
+        loss: Tensor = self.recipe.rebuild * (distance + colors) + self.recipe.rebuild_kl * away
         return loss
 
     def _judge(self, folded: Tensor, labels: Tensor) -> tuple[Tensor, None]:

@@ -19,6 +19,7 @@ from assetgen.package import verify_package
 from assetgen.runtime import open_session
 from assetgen.training import checkpoint
 from assetgen.training.checkpoint import Progress
+from assetgen.training.picture import picture_config
 from assetgen.types import Artifact, Encoding, OutputSpec, Request
 from export import cli, package_from_sprites
 from export.package_from_sprites import SpriteModel, package_of_model
@@ -60,6 +61,29 @@ def run(tmp_path_factory):
     )
     save_run(folder, recipe)
     return folder
+
+
+def test_codes_of_an_encoder_are_in_the_graph(tmp_path):
+    """What draws them is part of the generator, so the package is that of any other."""
+    torch.manual_seed(5)
+    recipe = replace(
+        PICTURE, family="biggan", loss="hinge", alpha=True, wrap=False, flips="mirror", classes=CLASSES, latent=LATENT,
+        rebuild=1.0,
+    )  # fmt: skip
+    network = FAMILIES["biggan"].generator(picture_config(recipe, len(CLASSES)))
+    network.prior.learn(2 + 0.3 * torch.randn(400, LATENT), torch.randint(3, (400,)))
+    eye = torch.eye(len(CLASSES))
+    standing_statistics(network, [(torch.randn(8, LATENT), eye[torch.randint(3, (8,))]) for _ in range(4)])
+    facts = FACTS | {"classes": list(CLASSES)}
+    checkpoint.save(tmp_path / "checkpoint", asdict(recipe), Progress(2, 8000), facts, {"average": network.eval()}, {})
+    assert cli.main([str(tmp_path), "-o", str(tmp_path / "out" / "coded"), "--slider-samples", "0"]) == 0
+    package = verify_package(tmp_path / "out" / "coded")
+    assert package.manifest.provenance["parity"]["graph_against_network"] < 1e-4
+    inputs = {"z": np.zeros((1, LATENT), np.float32), "class_weights": np.eye(3, dtype=np.float32)[:1]}
+    made = open_session(package, "cpu").run(inputs)["sprite"]
+    with torch.no_grad():
+        mean = network.decode(network.prior.mean[:1], eye[:1]) * 0.5 + 0.5
+    np.testing.assert_allclose(made, mean.clamp(0, 1).numpy(), atol=1e-4)
 
 
 def save_run(folder, recipe):

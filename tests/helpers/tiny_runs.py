@@ -75,6 +75,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "progressive": {"family": "progressive", "r1_gamma": 0.1},
     "biggan": {"family": "biggan", "loss": "hinge", "orthogonal": 1e-4, "lecam": 0.1},
+    "coded": {"family": "biggan", "loss": "hinge", "rebuild": 10.0, "adversarial": 0.3, "adversarial_from": 0.4},
 }
 
 

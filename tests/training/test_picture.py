@@ -76,6 +76,22 @@ def test_an_auxiliary_classifier_learns_and_teaches(data):
     assert {"class_loss_real", "class_loss_fake"} <= sums.totals.keys()
 
 
+def test_an_encoder_learns_to_rebuild_and_its_codes_are_drawn_from(data):
+    task, sums, progress = make_task("coded", data, learning_rate=0.002), [], Progress()
+    before = task.generator.prior.mean.clone()
+    for _ in range(60):
+        sums.append(Sums())
+        progress = task.step(progress, 0.0, sums[-1])
+    assert "loss_d" not in sums[-1].totals, "the discriminator has no say yet"
+    first, last = (sum(entry.means()["rebuild"] for entry in part) for part in (sums[:10], sums[-10:]))
+    assert last < 0.8 * first
+    assert not torch.equal(task.generator.prior.mean, before)
+    task.monitor()
+    assert torch.equal(task.average.prior.mean, task.generator.prior.mean), "samples are drawn as codes are"
+    task.step(progress, 0.5, sums[-1])
+    assert "loss_d" in sums[-1].totals
+
+
 def test_progressive_networks_grow_together(data):
     task = make_task("progressive", data, grown_by=0.5)
     edges, progress = [], Progress()
@@ -108,6 +124,9 @@ def test_a_doubling_rests_then_fades():
         ({"groups": 3}, "groups: 3 is not allowed; use 1, 2 or 4"),
         ({"groups": 2, "crop_px": 32, "trim_px": 0}, "dcgan cannot work on groups of 2 pixels"),
         ({"augment_fixed": 2.0}, "augment_fixed: 2.0 is not allowed"),
+        ({"rebuild": 1.0}, "rebuild: 1.0 is not allowed; use 0; more for biggan"),
+        ({"adversarial": 0.0}, "adversarial: 0.0 is not allowed"),
+        ({"adversarial_from": 0.5}, "adversarial_from: 0.5 is not allowed; use 0 or more, below 1; 0 without rebuild"),
     ],
 )
 def test_what_does_not_go_together_is_refused(data, changes, text):

@@ -181,6 +181,38 @@ def test_warn_stops_at_numbers_that_are_none_and_keeps_the_last_checkpoint(data,
     assert json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])["loss_g"] is None
 
 
+def test_one_bad_step_of_many_ends_no_run(data, tmp_path):
+    task = make_task("texture", data, stability="warn", total_kimg=0.048)
+    verdict = task.adversary.verdict
+
+    def once_none(fakes, *others):
+        return verdict(fakes * (math.nan if len(seen) == 5 else 1.0), *others)
+
+    seen = []
+    step = task.step
+
+    def counted(*told):
+        seen.append(1)
+        return step(*told)
+
+    task.step = counted
+    object.__setattr__(task.adversary, "verdict", once_none)
+    train(tmp_path, task, Budget(tick_s=1e9))
+    (line,) = read_lines(tmp_path / "stats.jsonl")
+    assert line["bad_gradients"] > 0
+    assert all(map(math.isfinite, line.values()))
+    saved = checkpoint.load(tmp_path / "checkpoint")
+    assert all(torch.isfinite(value).all() for value in saved.tensors.values())
+
+
+def test_weights_that_are_no_numbers_are_never_kept(data, tmp_path):
+    """Even where they came so late that the means of the log are sound."""
+    task = poison(make_task("texture", data, stability="warn", total_kimg=0.048), 11)
+    with pytest.raises(CheckpointInvalid, match="no longer finite"):
+        train(tmp_path, task, Budget(tick_s=1e9))
+    assert not (tmp_path / "checkpoint").exists()
+
+
 def test_act_before_the_first_checkpoint_says_so(data, tmp_path):
     task = poison(make_task("texture", data, stability="act", total_kimg=0.048), 2)
     with pytest.raises(CheckpointInvalid, match="before the first checkpoint"):
