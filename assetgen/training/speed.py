@@ -13,10 +13,9 @@ import time
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from assetgen.training import batches, loop
+from assetgen.training import batches, loop, losses
 from assetgen.training.checkpoint import Progress
 from assetgen.training.loop import Task
 from assetgen.training.losses import zero_centred_penalty
@@ -72,7 +71,7 @@ def measure(task: Task, device: str, seconds: float) -> Speed:
 
 
 class PlainLoop:
-    """The same networks, batches and precision in the shortest loop: no augmentation, average, log or safeguards."""
+    """The same networks, batches, loss and precision in the shortest loop: no augmentation, average or safeguards."""
 
     def __init__(self, task: TextureTask) -> None:
         self.task = task
@@ -87,11 +86,12 @@ class PlainLoop:
         pictures, labels = batches.real_batch(task.reals, recipe, step)
         pictures, labels = pictures.to(task.device), labels.to(task.device)
         drawn = [batches.fake_batch(task.reals, recipe, step, stream=i, device=task.device) for i in range(2)]
+        loss_of = losses.LOSSES[recipe.loss]
         with loop.autocast(recipe, task.device):
             with torch.no_grad():
                 fakes = self._paint(drawn[0])
             logits = self.discriminator(torch.cat([pictures, fakes.float()]), torch.cat([labels, drawn[0].labels]))
-        loss = F.softplus(-logits[: len(labels)]).mean() + F.softplus(logits[len(labels) :]).mean()
+        loss = loss_of.discriminator(*logits.chunk(2))
         self.adam_d.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if step % recipe.r1_interval == 0:
@@ -100,10 +100,15 @@ class PlainLoop:
             (penalty * recipe.r1_gamma * recipe.r1_interval).backward()  # type: ignore[no-untyped-call]
         self.adam_d.step()
         self.discriminator.requires_grad_(False)
+        real_logits = torch.zeros(0)
         with loop.autocast(recipe, task.device):
+            if loss_of.paired:
+                more, more_labels = (entry.to(task.device) for entry in batches.real_batch(task.reals, recipe, step, 1))
+                with torch.no_grad():
+                    real_logits = self.discriminator(more, more_labels)
             logits = self.discriminator(self._paint(drawn[1]), drawn[1].labels)
         self.adam_g.zero_grad()
-        F.softplus(-logits).mean().backward()  # type: ignore[no-untyped-call]
+        loss_of.generator(real_logits, logits).backward()  # type: ignore[no-untyped-call]
         self.adam_g.step()
         self.discriminator.requires_grad_(True)
 
