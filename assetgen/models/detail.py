@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from assetgen import check
-from assetgen.models.layers import Conv, Dense, activate, upsample
+from assetgen.models.layers import Conv, Dense, DoublingConv, activate, upsample
 
 SCALE = 4
 # Of the logit of height, whose deviation is about 0.7: what joints lie lower by in classes that have them.
@@ -84,8 +84,8 @@ class DetailNetwork(nn.Module):
         self.enter = Conv(3, one, 3, wrap=True)
         self.embed = Dense(config.classes, one)
         self.look = nn.Sequential(*(Residual(one) for _ in range(config.blocks)))
-        self.twice = nn.ModuleList([Conv(one, two, 3, wrap=True), Conv(two, two, 3, wrap=True)])
-        self.fourfold = nn.ModuleList([Conv(two, four, 3, wrap=True), Conv(four, four, 3, wrap=True)])
+        self.twice = nn.ModuleList([DoublingConv(one, two), Conv(two, two, 3, wrap=True)])
+        self.fourfold = nn.ModuleList([DoublingConv(two, four), Conv(four, four, 3, wrap=True)])
         self.noise_strength = nn.ParameterList([nn.Parameter(torch.zeros(two)), nn.Parameter(torch.zeros(four))])
         self.leave = Conv(four, 6, 3, wrap=True)
         # Metallic is 0 by construction in classes without metal: too few maps exist to learn that.
@@ -106,16 +106,13 @@ class DetailNetwork(nn.Module):
         x = activate(self.enter(picture) + self.embed(class_weights)[:, :, None, None])
         x = self.look(x)
         for layers, strength, noise in zip((self.twice, self.fourfold), self.noise_strength, noises, strict=True):
-            x = activate(layers[0](upsample(x)) + noise * strength[None, :, None, None])
+            x = activate(layers[0](x) + noise * strength[None, :, None, None])
             x = activate(layers[1](x))
         maps = self.leave(x).float()
         base_color = upsample(upsample(picture.float())) + maps[:, :3] if large is None else large
         # Detached: colours are not to be bent for the sake of height.
-        height = self._height_of_brightness(base_color.detach(), class_weights.float())
+        height = self._height_of_brightness(base_color.detach(), class_weights.float(), joints)
         height = height + CORRECTION * maps[:, 3:4]
-        if joints is not None:
-            depth = JOINT_DEPTH * (class_weights.float() @ self.jointed)
-            height = height - depth[:, None, None, None] * upsample(upsample(joints))
         return Maps(
             base_color=base_color,
             height=torch.sigmoid(height),
@@ -123,12 +120,19 @@ class DetailNetwork(nn.Module):
             metallic=torch.sigmoid(maps[:, 5:6]) * (class_weights.float() @ self.metal)[:, None, None, None],
         )
 
-    def _height_of_brightness(self, base_color: Tensor, class_weights: Tensor) -> Tensor:
-        """A logit of height ``[n, 1, 4h, 4w]`` from brightness in three bands: two octaves, and what is coarser."""
+    def _height_of_brightness(self, base_color: Tensor, class_weights: Tensor, joints: Tensor | None) -> Tensor:
+        """A logit of height ``[n, 1, 4h, 4w]`` from brightness in three bands: two octaves, and what is coarser.
+
+        Bands are what is left of a size when the next one, enlarged, is taken from it, so their weights are multiplied
+        with differences. Sizes are weighted and added up before they are enlarged instead, which is linear: twice in
+        place of six times.
+        """
         weights = (class_weights @ self.brightness)[:, :, None, None]
         fine = base_color.mean(dim=1, keepdim=True)
         middle = F.avg_pool2d(fine, 2)
-        coarse = F.avg_pool2d(middle, 2)
         # The coarsest band is not closed towards the mean of the picture: nothing here may see all of it.
-        total = upsample(coarse * weights[:, 2:3]) + (middle - upsample(coarse)) * weights[:, 1:2]
-        return upsample(total) + (fine - upsample(middle)) * weights[:, 0:1]
+        coarse = F.avg_pool2d(middle, 2) * (weights[:, 2:3] - weights[:, 1:2])
+        if joints is not None:
+            coarse = coarse - (JOINT_DEPTH * (class_weights @ self.jointed))[:, None, None, None] * joints
+        both = upsample(coarse) + middle * (weights[:, 1:2] - weights[:, 0:1])
+        return upsample(both) + fine * weights[:, 0:1]

@@ -18,7 +18,14 @@ from torch.autograd.function import once_differentiable
 from assetgen.models.modulated import finished, scaled_convolution
 
 LEAK = 0.2
+FEW = 4  # channels
 GAIN = math.sqrt(2.0)
+# What the taps of a kernel before, at and behind a pixel of a doubled picture see of three pixels of the small one:
+# of even pixels first, then of odd ones.
+_SEEN = [
+    [[0.75, 0.25, 0.0], [0.25, 0.75, 0.0], [0.0, 0.75, 0.25]],
+    [[0.25, 0.75, 0.0], [0.0, 0.75, 0.25], [0.0, 0.25, 0.75]],
+]
 
 
 def wrap_pad(x: Tensor, margin: int) -> Tensor:
@@ -64,8 +71,22 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def _doubled(x: Tensor) -> Tensor:
+    if torch.compiler.is_exporting() and x.shape[1] <= FEW:
+        return doubled_by_convolution(x)
     x = F.interpolate(_wrapped(x, 1), scale_factor=2.0, mode="bilinear", align_corners=False)
     return x[:, :, 2:-2, 2:-2]
+
+
+def doubled_by_convolution(x: Tensor) -> Tensor:
+    """``upsample`` as the convolution that it is, with the four pixels of each place as its channels.
+
+    For a few channels runtimes enlarge several times slower than they convolve (OpenVINO: 0.9 ms for one of 256 px).
+    """
+    channels = x.shape[1]
+    seen = x.new_tensor(_SEEN)[:, 1]  # the middle tap alone
+    places = (seen[:, None, :, None] * seen[None, :, None, :]).reshape(1, 4, 1, 3, 3)
+    each = torch.eye(channels, dtype=x.dtype, device=x.device).reshape(channels, 1, channels, 1, 1)
+    return F.pixel_shuffle(F.conv2d(_wrapped(x, 1), (each * places).flatten(0, 1)), 2)
 
 
 class _Upsample(torch.autograd.Function):
@@ -141,6 +162,35 @@ class Conv(nn.Module):
         """Fold the scale into the weight, for export."""
         self.weight.data.mul_(self.scale)
         self.scale = 1.0
+
+
+class DoublingConv(Conv):
+    """``upsample`` and a convolution of 3 x 3 behind it, on the torus.
+
+    Both are linear. For export they become one convolution of the small picture that answers with the four pixels of
+    each place: as many multiplications, and nothing is enlarged (sub-pixel convolution, Shi et al. 2016).
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, wrap=True)
+        self.baked = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.baked:
+            return super().forward(upsample(x))
+        return F.pixel_shuffle(super().forward(x), 2)
+
+    def bake(self) -> None:
+        """Fold scale and doubling into the weight, for export; once is enough."""
+        super().bake()
+        if self.baked:
+            return
+        seen = self.weight.new_tensor(_SEEN)
+        weight = torch.einsum("oiuv,aup,bvq->oabipq", self.weight.detach(), seen, seen).flatten(0, 2)
+        self.weight = nn.Parameter(weight.contiguous())
+        if self.bias is not None:
+            self.bias = nn.Parameter(self.bias.detach().repeat_interleave(4))
+        self.baked = True
 
 
 class ModulatedConv(nn.Module):

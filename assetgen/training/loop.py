@@ -140,17 +140,18 @@ def restore(task: Task, saved: checkpoint.Checkpoint) -> Progress:
 def transfer(task: Task, saved: checkpoint.Checkpoint) -> dict[str, int]:
     """Start from another run: copy every tensor whose name and shape fit; the others stay fresh.
 
+    Checkpoints that are given away hold one generator, which is the averaged one; both start from it then.
+
     Returns:
         How many tensors of each module were copied.
     """
     copied = {}
     for name, module in task.modules.items():
         state = module.state_dict()
-        fitting = {
-            key: value
-            for key, value in checkpoint.module_tensors(saved, name).items()
-            if key in state and state[key].shape == value.shape
-        }
+        kept = checkpoint.module_tensors(saved, name)
+        if not kept and name == "average":
+            kept = checkpoint.module_tensors(saved, "generator")
+        fitting = {key: value for key, value in kept.items() if key in state and state[key].shape == value.shape}
         module.load_state_dict({**state, **fitting})
         copied[name] = len(fitting)
     if not any(copied.values()):

@@ -7,7 +7,15 @@ import torch
 from torch.nn import functional
 
 from assetgen.models import layers
-from assetgen.models.layers import Conv, Dense, ModulatedConv, upsample, wrap_pad
+from assetgen.models.layers import (
+    Conv,
+    Dense,
+    DoublingConv,
+    ModulatedConv,
+    doubled_by_convolution,
+    upsample,
+    wrap_pad,
+)
 
 SIZES = [(4, 4), (5, 8), (6, 3), (1, 1)]
 
@@ -168,3 +176,39 @@ def test_a_fresh_layer_keeps_unit_variance():
         assert Dense(256, 256)(random(64, 256)).var() == pytest.approx(1, abs=0.1)
         assert Conv(64, 64, 3, wrap=True)(random(2, 64, 16, 16)).var() == pytest.approx(1, abs=0.1)
     assert pytest.approx(math.sqrt(2)) == layers.GAIN
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(2, 3), (5, 4), (1, 1)])
+def test_doubling_is_a_convolution(channels, size):
+    x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(doubled_by_convolution(x), upsample(x))
+
+
+@pytest.mark.parametrize("size", [(2, 3), (7, 4), (1, 1)])
+def test_a_doubling_convolution_is_one_convolution_of_the_small_picture_once_it_is_baked(size):
+    torch.manual_seed(6)
+    layer = DoublingConv(3, 5)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        wanted = layer(x)
+        layer.bake()
+        torch.testing.assert_close(layer(x), wanted)
+        layer.bake()
+        torch.testing.assert_close(layer(x), wanted)
+    assert wanted.shape == (2, 5, 2 * size[0], 2 * size[1])
+
+
+def test_graphs_enlarge_few_channels_by_convolution():
+    class Enlarge(torch.nn.Module):
+        def forward(self, x):
+            return upsample(x)
+
+    ops = {}
+    for channels in (1, 8):
+        program = torch.export.export(Enlarge(), (torch.zeros(1, channels, 4, 4),))
+        ops[channels] = " ".join(str(node.target) for node in program.graph.nodes)
+    assert "conv2d" in ops[1]
+    assert "upsample" not in ops[1]
+    assert "upsample" in ops[8]

@@ -277,6 +277,16 @@ def test_a_new_run_may_start_from_another(data, tmp_path):
             saved, tensors={"generator.x": torch.zeros(1)}))  # fmt: skip
 
 
+def test_a_checkpoint_that_holds_one_generator_gives_both(data, tmp_path):
+    steps(tmp_path, make_task("texture", data), 1)
+    saved = checkpoint.load(tmp_path / "checkpoint")
+    given = {key: value for key, value in saved.tensors.items() if key.startswith("generator.")}
+    task = make_task("texture", data, seed=5)
+    copied = loop.transfer(task, replace(saved, tensors=given))
+    assert copied["average"] == copied["generator"] == len(task.generator.state_dict())
+    assert torch.equal(task.average.enter.weight, task.generator.enter.weight)
+
+
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 def test_every_loss_and_penalty_trains_both_networks(data, tmp_path, loss):
     weights = {"r1_gamma": 0.1, "r2_gamma": 0.1}

@@ -1,6 +1,7 @@
 """The bench trains, forgets, and says what minutes will buy."""
 
 import json
+import time
 from dataclasses import asdict
 
 from assetgen.training import cli, speed
@@ -15,6 +16,23 @@ def test_speed_is_time_by_pictures(data):
     assert measured.plain_s_per_kimg > 0
     assert speed.measure(make_task("detail", data), "cpu", 0.05).plain_s_per_kimg is None
     assert measured.peak_bytes > 1 << 20
+
+
+def test_the_first_round_never_counts_however_long_it_took(data):
+    """On a GPU it takes half a minute, in which kernels are chosen and worker processes start."""
+    task = make_task("texture", data)
+    step, taken = task.step, []
+
+    def slow_at_first(*told):
+        if not taken:
+            time.sleep(2.0)
+        taken.append(1)
+        return step(*told)
+
+    task.step = slow_at_first
+    measured = speed.measure(task, "cpu", 0.05)
+    assert len(taken) == 2 * task.recipe.r1_interval
+    assert measured.s_per_kimg < 2.0 / (task.recipe.batch * task.recipe.r1_interval) * 1000
 
 
 def test_the_table_is_arithmetic():
