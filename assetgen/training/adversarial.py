@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn, optim
+from torch.nn.utils import parametrize
 
 from assetgen.training import losses, parallel
 from assetgen.training.sums import Sums
@@ -137,9 +138,10 @@ class Adversary:
     def verdict(self, fakes: Tensor, labels: Tensor, reals: Tensor | None, sums: Sums) -> Tensor:
         """What the generator lowers; ``reals`` of the same labels only for paired losses."""
         loss_of = losses.LOSSES[self.objective.loss]
-        with torch.no_grad():
-            real_logits = torch.zeros(0) if reals is None else self.judge(reals, labels)[0]
-        logits, class_logits = self.judge(fakes, labels)
+        with parametrize.cached():
+            with torch.no_grad():
+                real_logits = torch.zeros(0) if reals is None else self.judge(reals, labels)[0]
+            logits, class_logits = self.judge(fakes, labels)
         loss = loss_of.generator(real_logits, logits)
         sums.add("loss_g", loss)
         if class_logits is not None:
@@ -151,8 +153,9 @@ class Adversary:
     def _judged(self, shown: Shown) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits of reals, of fakes, and class logits of reals."""
         if self.apart:
-            real_logits, class_logits = self.judge(shown.reals, shown.real_labels)
-            return real_logits, self.judge(shown.fakes, shown.fake_labels)[0], class_logits
+            with parametrize.cached():  # spectral norm looks at the weights once, not once a batch
+                real_logits, class_logits = self.judge(shown.reals, shown.real_labels)
+                return real_logits, self.judge(shown.fakes, shown.fake_labels)[0], class_logits
         logits, class_logits = self.judge(
             torch.cat([shown.reals, shown.fakes]), torch.cat([shown.real_labels, shown.fake_labels])
         )
