@@ -206,7 +206,8 @@ def _open_cuda(
     ort.preload_dlls()  # libraries from the nvidia-* wheels, which the system's loader does not find by itself
     cuda_options = {
         "device_id": str(index),
-        "use_tf32": "0",  # fp32 means fp32
+        # fp32 means fp32. In other precisions ONNX Runtime would take convolutions off the tensor cores with it.
+        "use_tf32": "0" if precision == "fp32" else "1",
         "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE chooses by timing, so bytes would differ between starts
         "arena_extend_strategy": "kSameAsRequested",
     }

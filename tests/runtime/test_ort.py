@@ -418,6 +418,24 @@ def test_a_session_that_silently_fell_back_to_the_cpu_is_refused(package, monkey
     assert "running on the CPU" in caplog.text
 
 
+@needs_cpu_wheel
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", "0"), ("fp16", "1")])
+def test_convolutions_may_use_tensor_cores_unless_they_are_fp32(package, monkeypatch, precision, allowed):
+    """ONNX Runtime takes them all off the tensor cores where TF32 is not allowed, and finds no kernel for halves."""
+    pretend_cuda(monkeypatch, [GPU])
+    module, asked = ort.import_onnxruntime(), []
+
+    class Recorded(module.InferenceSession):
+        def __init__(self, *told: Any, providers: Any, **more: Any) -> None:
+            asked.extend(options["use_tf32"] for _, options in providers)
+            super().__init__(*told, providers=[ort.CPU_PROVIDER], **more)
+
+    monkeypatch.setattr(module, "InferenceSession", Recorded)
+    with pytest.raises(RuntimeMissing, match="does not open"):
+        ort._open_cuda(module, package.read_graph("fp32"), package, 0, "", precision)
+    assert set(asked) == {allowed}
+
+
 def test_the_driver_is_asked_without_crashing():
     devices, problem = cuda_devices()
     assert bool(devices) != bool(problem)
