@@ -33,8 +33,7 @@ class TorchSession:
     def __init__(self, graph: MaterialGraph, threads: int, *, compiled: bool) -> None:
         torch.set_num_threads(threads)
         self._names = [spec.name for spec in graph.inputs]
-        # Baked, as what is exported is.
-        module = graph.baked()
+        module = graph.eval().requires_grad_(False)  # as trained: what export makes of it is to be measured
         if compiled:  # beyond eight sizes PyTorch would go on in eager and say nothing
             dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = MOST_SIZES, True
         self._call: Callable[..., list[torch.Tensor]] = torch.compile(module, dynamic=False) if compiled else module
