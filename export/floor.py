@@ -267,8 +267,7 @@ def _torch_row(
     compiled: bool,
 ) -> Row:
     """The network in PyTorch: rounded by autocast, pictures with channels last, as tensor cores want them."""
-    # What is folded into constants stays where it was made, so the network moves first.
-    module = graph.to(device).baked().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = graph.baked().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # CUDA graphs are what "reduce-overhead" adds.
     call = torch.compile(module, dynamic=False, mode="reduce-overhead" if device == "cuda" else None)
     work: Callable[..., Any] = call if compiled else module

@@ -189,7 +189,7 @@ class BigganDiscriminator(nn.Module):
         check_config(config, "biggan", CONDITIONINGS, wraps=True, groups=True)
         self.groups = config.groups
         widths = channels_by_level(config, MOST)[::-1]
-        colors = config.channels * (config.groups**2 + (config.groups > 1))
+        colors = _seen_channels(config)
         self.blocks = nn.ModuleList([DownBlock(colors, widths[0], first=True, spectral_norm=True)])
         for i in range(config.levels):
             halve = i < config.levels - 1
@@ -224,7 +224,7 @@ class BigganEncoder(nn.Module):
         super().__init__()
         self.groups = config.groups
         widths = channels_by_level(config, MOST)[::-1]
-        colors = config.channels * (config.groups**2 + (config.groups > 1))
+        colors = _seen_channels(config)
         self.blocks = nn.ModuleList([DownBlock(colors, widths[0], first=True, halve=False)])
         self.blocks += [DownBlock(a, b) for a, b in pairwise(widths)]
         self.embed = ClassEmbedding(config.classes, config.latent)
@@ -237,6 +237,11 @@ class BigganEncoder(nn.Module):
         told = torch.cat([F.relu(x).flatten(1), self.embed(class_weights)], dim=1)
         mean, log_variance = self.dense(told).chunk(2, dim=1)
         return mean, log_variance.clamp(-8, 8)
+
+
+def _seen_channels(config: PictureConfig) -> int:
+    """Channels of a picture as discriminator and encoder see it, see ``_in_groups``."""
+    return config.channels * (config.groups**2 + (config.groups > 1))
 
 
 def _in_groups(x: Tensor, groups: int) -> Tensor:

@@ -214,7 +214,8 @@ class ModulatedConv(nn.Module):
         self.scale = 1.0 / math.sqrt(inputs * kernel * kernel)
         self.margin = kernel // 2
         self.demodulate = demodulate
-        self.energy: Tensor | None = None
+        self.energy: Tensor | None
+        self.register_buffer("energy", None, persistent=False)  # once baked; it moves with the network
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
         style = self.affine(w)

@@ -31,11 +31,12 @@ class LatentPrior(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(classes, latent))
         self.register_buffer("second", torch.eye(latent).repeat(classes, 1, 1))
-        self._roots: Tensor | None = None
+        self.fixed: Tensor | None
+        self.register_buffer("fixed", None, persistent=False)  # once baked; it moves with the network
 
     def bake(self) -> None:
         """Make the roots constants, for export."""
-        self._roots = self.roots()
+        self.fixed = self.roots()
 
     def learn(self, codes: Tensor, labels: Tensor) -> None:
         """Move the moments of the classes ``labels`` ``[n]`` towards those of ``codes`` ``[n, latent]``."""
@@ -46,8 +47,8 @@ class LatentPrior(nn.Module):
 
     def roots(self) -> Tensor:
         """Lower triangles ``[classes, latent, latent]`` whose products with themselves are the covariances."""
-        if self._roots is not None:
-            return self._roots
+        if self.fixed is not None:
+            return self.fixed
         own = self.second - self.mean[:, :, None] * self.mean[:, None, :]
         mixed = torch.lerp(own, own.mean(dim=0, keepdim=True), POOLED)
         mixed = torch.lerp(mixed, torch.eye(mixed.shape[1], device=mixed.device), NORMAL)

@@ -212,3 +212,12 @@ def test_graphs_enlarge_few_channels_by_convolution():
     assert "conv2d" in ops[1]
     assert "upsample" not in ops[1]
     assert "upsample" in ops[8]
+
+
+def test_what_was_baked_moves_with_the_network():
+    layer = ModulatedConv(3, 5, 3, 4, noise=True)
+    layer.bake()
+    keys = set(layer.state_dict())
+    wide = layer.double()
+    assert wide.energy.dtype == torch.float64
+    assert keys == set(ModulatedConv(3, 5, 3, 4, noise=True).state_dict()), "checkpoints are as they were"

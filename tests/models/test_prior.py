@@ -53,3 +53,13 @@ def test_one_code_alone_leaves_a_covariance_with_a_root():
     for _ in range(2000):
         prior.learn(torch.ones(1, LATENT), torch.tensor([0]))
     assert torch.isfinite(prior(normal(CLASSES), ROWS)).all()
+
+
+def test_what_was_baked_moves_with_the_network_and_is_the_same():
+    prior = taught()
+    z = normal(CLASSES)
+    wanted = prior(z, ROWS)
+    prior.bake()
+    assert torch.equal(prior(z, ROWS), wanted)
+    assert set(prior.state_dict()) == set(LatentPrior(CLASSES, LATENT).state_dict())
+    assert prior.double()(z.double(), ROWS.double()).dtype == torch.float64
