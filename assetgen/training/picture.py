@@ -4,6 +4,9 @@ discriminator    real and fake pictures, augmented, as many times as the recipe 
 generator        fool the discriminator; with an encoder, rebuild real pictures (VAE-GAN, Larsen et al. 2016)
 average          move the averaged generator
 adapt            move the augmentation probability
+
+With an encoder, half of the fakes are rebuilt from the very reals that they stand against: what a rebuilt picture lacks
+beside its original is learned sooner than what any picture lacks beside any other.
 """
 
 from __future__ import annotations
@@ -84,6 +87,22 @@ class _Latents:
     labels: Tensor
     class_weights: Tensor
     rolls: NDArray[np.int64]
+
+    def after(self, count: int) -> _Latents:
+        """All but the first ``count``."""
+        return _Latents(self.z[count:], self.labels[count:], self.class_weights[count:], self.rolls[count:])
+
+
+@dataclass(frozen=True)
+class _Rebuilt:
+    """Reals ``[n, c, h, w]``, and what became of them by way of codes that were drawn with mean and log variance."""
+
+    reals: Tensor
+    labels: Tensor
+    pictures: Tensor
+    codes: Tensor
+    mean: Tensor
+    log_variance: Tensor
 
 
 class PictureTask:
@@ -196,14 +215,20 @@ class PictureTask:
         """Returns the mean sign of the logits on reals."""
         recipe, step = self.share, progress.step
         pictures, labels = batches.real_batch(self.reals, recipe, step, stream, self.device)
-        drawn = self._latents(step, stream, labels.numpy() if losses.LOSSES[recipe.loss].paired else None)
+        alike = losses.LOSSES[recipe.loss].paired or self.encoder is not None
+        drawn = self._latents(step, stream, labels.numpy() if alike else None)
         with torch.no_grad():
-            fakes = self._fakes(drawn)
-        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (stream << 40))
+            if self.encoder is None:
+                fakes = self._fakes(drawn)
+            else:
+                half = len(pictures) // 2
+                rebuilt = self._rebuilt(self.encoder, pictures[:half], labels[:half], step, stream).pictures
+                fakes = torch.cat([rebuilt, self._fakes(drawn.after(half))])
+        rng, fakes_rng = self._changes(step, stream)
         shown = Shown(
             reals=self._augmented(self._as_fakes_are(pictures), progress, rng, (step, stream)),
             real_labels=labels.to(self.device),
-            fakes=self._augmented(fakes, progress, rng, (step, stream)),
+            fakes=self._augmented(fakes, progress, fakes_rng, (step, stream)),
             fake_labels=drawn.labels,
         )
         return self.adversary.learn(shown, step, progress.penalty_scale, rng, sums)
@@ -211,11 +236,14 @@ class PictureTask:
     def _generator_step(self, progress: Progress, sums: Sums, *, judged: bool) -> None:
         recipe = self.recipe
         loss = torch.zeros((), device=self.device)
-        if judged:
-            loss = loss + recipe.adversarial * self._verdict(progress, sums)
+        rebuilt = None
         if self.encoder is not None:
-            loss = loss + self._rebuild_loss(self.encoder, progress.step, sums)
+            reals = batches.real_batch(self.reals, self.share, progress.step, REBUILD_STREAM, self.device)
+            rebuilt = self._rebuilt(self.encoder, *reals, progress.step, REBUILD_STREAM)
+            loss = loss + self._rebuild_loss(rebuilt, sums)
             self.optimisers["encoder_adam"].zero_grad(set_to_none=True)
+        if judged:
+            loss = loss + recipe.adversarial * self._verdict(progress, rebuilt, sums)
         if recipe.orthogonal:
             loss = loss + recipe.orthogonal * orthogonal_penalty(self.generator)
         descend(self.generator, self.optimisers["generator_adam"], loss, "g", sums)
@@ -224,48 +252,66 @@ class PictureTask:
             self.optimisers["encoder_adam"].step()
         self.discriminator.requires_grad_(True)
 
-    def _verdict(self, progress: Progress, sums: Sums) -> Tensor:
+    def _verdict(self, progress: Progress, rebuilt: _Rebuilt | None, sums: Sums) -> Tensor:
         """What the discriminator has to say, and a teacher, of one batch."""
         recipe, step = self.share, progress.step
-        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + (GENERATOR_STREAM << 40))
+        place = step, GENERATOR_STREAM
+        rng, fakes_rng = self._changes(*place)
         self.discriminator.requires_grad_(False)
         reals = labels = None
-        if losses.LOSSES[recipe.loss].paired:
-            shown, real_labels = batches.real_batch(self.reals, recipe, step, GENERATOR_STREAM, self.device)
-            labels = real_labels.numpy()
-            reals = self._augmented(self._as_fakes_are(shown), progress, rng, (step, GENERATOR_STREAM))
-        drawn = self._latents(step, GENERATOR_STREAM, labels)
-        pictures = self._fakes(drawn)
-        fakes = self._augmented(pictures, progress, rng, (step, GENERATOR_STREAM))
-        loss = self.adversary.verdict(fakes, drawn.labels, reals, sums)
+        paired = losses.LOSSES[recipe.loss].paired
+        if rebuilt is not None:
+            reals, labels = rebuilt.reals, rebuilt.labels
+        elif paired:
+            reals, labels = batches.real_batch(self.reals, recipe, *place, self.device)
+        drawn = self._latents(*place, None if labels is None else labels.numpy())
+        half = 0 if rebuilt is None else len(rebuilt.pictures) // 2
+        own = drawn.after(half)
+        pictures = self._fakes(own)
+        fakes = pictures if rebuilt is None else torch.cat([rebuilt.pictures[:half], pictures])
+        beside = None
+        if reals is not None and paired:
+            beside = self._augmented(self._as_fakes_are(reals), progress, rng, place)
+        loss = self.adversary.verdict(self._augmented(fakes, progress, fakes_rng, place), drawn.labels, beside, sums)
         if self.teacher is not None:
             with torch.no_grad():
-                wanted = self._as_fakes_are(self._fakes(drawn, self.teacher))
+                wanted = self._as_fakes_are(self._fakes(own, self.teacher))
             distance = distil.distance(pictures, wanted)
             sums.add("distance", distance)
             loss = loss + recipe.distil * distance
         return loss
 
-    def _rebuild_loss(self, encoder: BigganEncoder, step: int, sums: Sums) -> Tensor:
-        """How far reals are from what becomes of them by way of codes, and codes from a normal distribution.
+    def _rebuilt(self, encoder: BigganEncoder, pictures: Tensor, labels: Tensor, step: int, stream: int) -> _Rebuilt:
+        """Reals by way of codes, which are drawn by seed, step and stream."""
+        generator: Any = self.generator
+        weights = torch.nn.functional.one_hot(labels, len(self.reals.classes)).float().to(self.device)
+        rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step + ((REBUILD_STREAM + stream) << 40))
+        with autocast(self.recipe, self.device):
+            mean, log_variance = (x.float() for x in encoder(pictures, weights))
+            codes = drawn_code(mean, log_variance, rng)
+            made = generator.decode(codes, weights).float()
+        return _Rebuilt(pictures, labels, made, codes, mean, log_variance)
+
+    def _rebuild_loss(self, rebuilt: _Rebuilt, sums: Sums) -> Tensor:
+        """How far reals are from what became of them, and codes from a normal distribution.
 
         The generator's prior learns what codes are like.
         """
         generator: Any = self.generator
-        pictures, labels = batches.real_batch(self.reals, self.share, step, REBUILD_STREAM, self.device)
-        weights = torch.nn.functional.one_hot(labels, len(self.reals.classes)).float().to(self.device)
-        rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step + (REBUILD_STREAM << 40))
-        with autocast(self.recipe, self.device):
-            mean, log_variance = (x.float() for x in encoder(pictures, weights))
-            code = drawn_code(mean, log_variance, rng)
-            generator.prior.learn(code, labels)
-            parallel.average([generator.prior.mean, generator.prior.second])
-            rebuilt = generator.decode(code, weights).float()
-        distance, away = picture_distance(rebuilt, pictures), divergence(mean, log_variance)
+        generator.prior.learn(rebuilt.codes, rebuilt.labels)
+        parallel.average([generator.prior.mean, generator.prior.second])
+        distance = picture_distance(rebuilt.pictures, rebuilt.reals)
+        away = divergence(rebuilt.mean, rebuilt.log_variance)
         sums.add("rebuild", distance)
         sums.add("divergence", away)
         loss: Tensor = self.recipe.rebuild * distance + self.recipe.rebuild_kl * away
         return loss
+
+    def _changes(self, step: int, stream: int) -> tuple[torch.Generator, torch.Generator]:
+        """How reals and fakes are augmented: one after the other, or alike where fakes are rebuilt from reals."""
+        seed = self.share.seed * 1_000_003 + step + (stream << 40)
+        rng = torch.Generator().manual_seed(seed)
+        return rng, rng if self.encoder is None else torch.Generator().manual_seed(seed)
 
     def _augmented(self, pictures: Tensor, progress: Progress, rng: torch.Generator, place: tuple[int, int]) -> Tensor:
         """Pictures as the discriminator sees them; ``place`` is step and stream, which decide on their ground."""

@@ -1,6 +1,7 @@
 """Training of the picture families: each resumes exactly, learns with all it has, and refuses what it cannot do."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from assetgen.datasets.pack import pack
 from assetgen.errors import ConfigInvalid
 from assetgen.models.families import FAMILIES as NETWORKS
 from assetgen.training import checkpoint, cli
+from assetgen.training.adversarial import Adversary
 from assetgen.training.checkpoint import Progress
 from assetgen.training.loop import Budget, train
 from assetgen.training.picture import _stage, sample
@@ -90,6 +92,26 @@ def test_an_encoder_learns_to_rebuild_and_its_codes_are_drawn_from(data):
     assert torch.equal(task.average.prior.mean, task.generator.prior.mean), "samples are drawn as codes are"
     task.step(progress, 0.5, sums[-1])
     assert "loss_d" in sums[-1].totals
+
+
+def test_half_of_the_fakes_are_rebuilt_from_the_reals_beside_them(data, monkeypatch):
+    shown, told = [], []
+    learn, verdict = Adversary.learn, Adversary.verdict
+    monkeypatch.setattr(Adversary, "learn", lambda self, *rest: shown.append(rest[0]) or learn(self, *rest))
+    monkeypatch.setattr(Adversary, "verdict", lambda self, *rest: told.append(rest[:3]) or verdict(self, *rest))
+    for inverted in (False, True):
+        task = make_task("coded", data, loss="relativistic", lecam=0.0, batch=8)
+        if inverted:
+            pictures = tuple(tuple(255 - each for each in pictures) for pictures in task.reals.pictures)
+            task.reals = replace(task.reals, pictures=pictures)
+        task.step(Progress(), 0.5, Sums())
+    one, other = shown
+    assert torch.equal(one.real_labels, one.fake_labels)
+    same = [torch.equal(*pair) for pair in zip(one.fakes, other.fakes, strict=True)]
+    assert same == [False] * 4 + [True] * 4, "the first four depend on their reals, the others are drawn"
+    (fakes, labels, reals), (others, *_) = told
+    assert len(fakes) == len(reals) == len(labels) == 8
+    assert not any(map(torch.equal, fakes[:4], others[:4]))
 
 
 def test_progressive_networks_grow_together(data):
