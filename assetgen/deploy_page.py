@@ -31,6 +31,7 @@ _STYLE = (
     "border-bottom:1px solid #3c4043;vertical-align:top;white-space:nowrap}td.wide{white-space:normal;max-width:700px}"
     "th{color:#9aa0a6;font-weight:600}tr.head td{color:#9aa0a6;padding-top:14px}"
     ".small{font-size:12px;color:#9aa0a6}.bad{color:#ff8a80}b.mark{padding:1px 8px;border-radius:8px;color:#202124}"
+    "td .small{display:inline-block;max-width:300px;white-space:normal;overflow-wrap:anywhere}"
     ".row{display:flex;flex-wrap:wrap;gap:10px;margin:4px 0}svg{background:#28292c;display:block}"
     "figure{margin:0;width:110px}figcaption{font-size:11px;color:#9aa0a6}"
     "figure img{display:block;width:110px;height:110px;object-fit:contain;background:#000;cursor:zoom-in;"

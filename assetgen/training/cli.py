@@ -88,7 +88,8 @@ def _run(arguments: argparse.Namespace, device: str, *, bench: bool) -> None:
     task, counts = make(arguments, device)
     _have_teacher(task, arguments)
     if arguments.dry_run:
-        say(json.dumps({"recipe": asdict(task.recipe), "pictures": counts}, indent=1))
+        minutes = {} if arguments.minutes is None else {"minutes": arguments.minutes}
+        say(json.dumps({"recipe": asdict(task.recipe), **minutes, "pictures": counts}, indent=1))
         return
     if bench:
         seconds = BENCH_S if arguments.minutes is None else 60 * arguments.minutes

@@ -29,8 +29,9 @@ def test_a_run_from_start_to_end(data, tmp_path, capsys, what):
 
 
 def test_a_dry_run_prints_the_recipe_and_the_data_and_writes_nothing(data, tmp_path, capsys):
-    assert train("texture", data, tmp_path / "run", "--dry-run") == 0
+    assert train("texture", data, tmp_path / "run", "--dry-run", "--minutes", "90") == 0
     said = json.loads(capsys.readouterr().out)
+    assert said["minutes"] == 90
     assert said["recipe"]["widths"] == [8, 8, 8]
     assert said["pictures"].keys() == {"brick", "metal"}
     assert list(tmp_path.iterdir()) == []
