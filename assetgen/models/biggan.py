@@ -52,6 +52,8 @@ __all__ = [
 
 CONDITIONINGS = ("projection",)
 MOST = 16
+# Features of a group of pixels for each of the finest features: an edge may cross it at any place and in any direction.
+DRAWN = 3
 LARGEST_ATTENTION_PX = 64
 SMALLEST_BOUND = 0.01
 # Of the last layer of pictures with alpha: spectral norm and small steps would keep it from -1, which most of them is.
@@ -140,7 +142,9 @@ class BigganGenerator(nn.Module):
         self.color = PaddedConv(widths[-1], config.channels, 3, padding=padding, spectral_norm=True)
         if config.groups > 1:
             colors = config.channels * config.groups**2
-            self.detail = PaddedConv(widths[-1], colors, 3, padding=padding, bias=False, spectral_norm=True)
+            drawn = DRAWN * widths[-1]
+            self.draw = PaddedConv(widths[-1], drawn, 3, padding=padding, spectral_norm=True)
+            self.detail = PaddedConv(drawn, colors, 1, bias=False, spectral_norm=True)
             self.detail_strength = nn.Parameter(torch.zeros(()))
         self.strength = 1.0
         if config.channels == 4:
@@ -174,7 +178,8 @@ class BigganGenerator(nn.Module):
         if self.config.groups > 1:
             for _ in range(self.config.groups.bit_length() - 1):
                 colors = upsample(colors)
-            colors = colors + self.detail_strength * F.pixel_shuffle(self.detail(x), self.config.groups)
+            detail = F.pixel_shuffle(self.detail(F.relu(self.draw(x))), self.config.groups)
+            colors = colors + self.detail_strength * detail
         colors = torch.tanh(colors * self.strength)
         if self.config.channels == 4:  # no more colour than cover: it would glow on black
             colors = torch.cat([torch.minimum(colors[:, :3], colors[:, 3:]), colors[:, 3:]], dim=1)

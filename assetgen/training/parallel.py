@@ -1,6 +1,6 @@
 """Several processes that train one run, a device each, as PyTorch's own launcher starts them; torch only.
 
-``torchrun --nproc-per-node 4 -m assetgen train texture ...``: every process draws its share of each batch, gradients
+``torchrun --nproc-per-node 4 -m -- assetgen train texture ...``: every process draws its share of each batch, gradients
 are averaged, the first process writes all files and decides when to stop. Without the launcher nothing here does
 anything.
 """

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ import torch
 from assetgen.errors import ConfigInvalid
 from assetgen.training import checkpoint, parallel
 from tests.helpers.tiny_runs import TEXTURE
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Started as the launcher starts it, with RANK, WORLD_SIZE and the address in the environment.
 PROGRAM = """
@@ -34,17 +37,20 @@ sys.exit(status)
 """
 
 
+def options(**changes):
+    recipe = {**asdict(TEXTURE), "batch": 8, "total_kimg": 0.048, **changes}
+    return [f"--set={key}={json.dumps(value)}" for key, value in recipe.items()]
+
+
 def start(data, run, processes, **changes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    recipe = {**asdict(TEXTURE), "batch": 8, "total_kimg": 0.048, **changes}
-    options = [f"--set={key}={json.dumps(value)}" for key, value in recipe.items()]
     command = [sys.executable, "-c", PROGRAM, "texture", "--data", str(data), "--run", str(run), "--device", "cpu"]
     environment = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [
         subprocess.Popen(
-            [*command, *options],
+            [*command, *options(**changes)],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -70,6 +76,19 @@ def test_two_processes_end_with_the_same_networks(data, tmp_path):
     assert saved.progress.step == 6
     assert saved.recipe["batch"] == 8, "the recipe is that of the run, not of a share"
     assert len((tmp_path / "run" / "stats.jsonl").read_text().splitlines()) == 1, "one of them writes"
+
+
+def test_the_command_of_the_documentation_starts_them(data, tmp_path):
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (line,) = (text.removeprefix("$ torchrun ") for text in page.splitlines() if text.startswith("$ torchrun "))
+    places = {"4": "2", "my.zip": str(data), "runs/mine": str(tmp_path / "run"), "cuda": "cpu"}
+    command = [places.get(word, word) for word in line.split()]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*launcher, *command, *options(total_kimg=0.016)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.load(tmp_path / "run" / "checkpoint").progress.step == 2
 
 
 def test_alone_nothing_is_shared():
