@@ -73,19 +73,23 @@ def measure(pictures: Tensor) -> Tensor:
     return torch.stack([alpha.mean(dim=(1, 2)), tallness, *means], dim=1)
 
 
-def find_sliders(generator: nn.Module, latent: int, classes: Sequence[str], samples: int, seed: int = 0) -> Sliders:
+def find_sliders(
+    generator: nn.Module, latent: int, classes: Sequence[str], samples: int, seed: int = 0, *, choosing: int = 0
+) -> Sliders:
     """Directions ``[sliders, classes, latent]`` for every property, each with what it was seen to do.
 
     Args:
         generator: of the interface of ``SpriteModel``, in evaluation mode.
         samples: sprites a class to find them with; 0 makes none.
+        choosing: so many of the first numbers of z choose one of several kinds (``MixturePrior``) and are left alone: a
+            slider would jump from one to another.
     """
     if samples == 0:
         return Sliders((), torch.zeros(0, len(classes), latent))
     with torch.no_grad():
         drawn = _draw(generator, latent, len(classes), samples, seed)
         units = (REACH * drawn.properties.std(dim=1)).clamp(min=1e-4)
-        directions, r2 = regress(drawn.z, drawn.properties, units)
+        directions, r2 = regress(_without(drawn.z, choosing), drawn.properties, units)
         return _judge(generator, directions, units, r2, seed + 1)
 
 
@@ -119,6 +123,11 @@ def regress(z: Tensor, properties: Tensor, units: Tensor) -> tuple[Tensor, Tenso
             rows.append(row * (LONGEST / row.norm().clamp(min=LONGEST)))
         directions.append(torch.stack(rows))
     return torch.stack(directions, dim=1), torch.stack(r2).mean(dim=0)
+
+
+def _without(z: Tensor, count: int) -> Tensor:
+    """Latents whose first numbers explain nothing."""
+    return torch.cat([torch.zeros_like(z[..., :count]), z[..., count:]], dim=-1)
 
 
 def moved(z: Tensor, class_weights: Tensor, directions: Tensor, amounts: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from assetgen.errors import ConfigInvalid
 from assetgen.models.layers import upsample
+from assetgen.models.mixture import MixturePrior
 from assetgen.models.parts import (
     FIRST_PX,
     ClassEmbedding,
@@ -38,7 +39,6 @@ from assetgen.models.parts import (
     spectral_dense,
     standing_statistics,
 )
-from assetgen.models.prior import LatentPrior
 from assetgen.models.resnet import DownBlock, UpBlock
 
 __all__ = [
@@ -129,7 +129,7 @@ class BigganGenerator(nn.Module):
         self.config = config
         self.chunks = [config.latent - chunk * config.levels, *[chunk] * config.levels]
         widths = channels_by_level(config, MOST)
-        self.prior = LatentPrior(config.classes, config.latent) if config.coded else None
+        self.prior = MixturePrior(config.classes, config.latent) if config.coded else None
         self.embed = ClassEmbedding(config.classes, config.latent)
         self.enter = spectral_dense(self.chunks[0], widths[0] * FIRST_PX**2)
         self.blocks = nn.ModuleList(

@@ -26,7 +26,7 @@ from assetgen.datasets.tiles import ByteArray
 from assetgen.errors import ConfigInvalid
 from assetgen.models.biggan import BigganEncoder, orthogonal_penalty, truncated_latent
 from assetgen.models.families import FAMILIES, PictureConfig, standing_statistics
-from assetgen.models.prior import LatentPrior
+from assetgen.models.mixture import MixturePrior
 from assetgen.models.progressive import ProgressiveDiscriminator, ProgressiveGenerator, at_stage
 from assetgen.training import batches, distil, losses, parallel
 from assetgen.training.adversarial import Adversary, Shown, anchors, descend, sanitise
@@ -100,7 +100,6 @@ class _Rebuilt:
     reals: Tensor
     labels: Tensor
     pictures: Tensor
-    codes: Tensor
     mean: Tensor
     log_variance: Tensor
 
@@ -190,7 +189,7 @@ class PictureTask:
         What codes are like, both know.
         """
         for mine, kept in zip(self.average.modules(), self.generator.modules(), strict=True):
-            if isinstance(mine, LatentPrior):
+            if isinstance(mine, MixturePrior):
                 mine.load_state_dict(kept.state_dict())
         draws = (self._latents(-1 - i, GENERATOR_STREAM) for i in range(STANDING_BATCHES))
         standing_statistics(self.average, [(drawn.z, drawn.class_weights) for drawn in draws])
@@ -290,7 +289,7 @@ class PictureTask:
             mean, log_variance = (x.float() for x in encoder(pictures, weights))
             codes = drawn_code(mean, log_variance, rng)
             made = generator.decode(codes, weights).float()
-        return _Rebuilt(pictures, labels, made, codes, mean, log_variance)
+        return _Rebuilt(pictures, labels, made, mean, log_variance)
 
     def _rebuild_loss(self, rebuilt: _Rebuilt, sums: Sums) -> Tensor:
         """How far reals are from what became of them, and codes from a normal distribution.
@@ -298,8 +297,7 @@ class PictureTask:
         The generator's prior learns what codes are like.
         """
         generator: Any = self.generator
-        generator.prior.learn(rebuilt.codes, rebuilt.labels)
-        parallel.average([generator.prior.mean, generator.prior.second])
+        generator.prior.learn(rebuilt.mean, rebuilt.log_variance, rebuilt.labels)
         distance = picture_distance(rebuilt.pictures, rebuilt.reals)
         away = divergence(rebuilt.mean, rebuilt.log_variance)
         sums.add("rebuild", distance)

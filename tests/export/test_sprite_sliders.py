@@ -50,6 +50,13 @@ def found():
     return find_sliders(Boxes(), LATENT, CLASSES, samples=128)
 
 
+def test_numbers_that_choose_are_left_alone(found):
+    still = find_sliders(Boxes(), LATENT, CLASSES, samples=128, choosing=1)
+    assert not still.directions[..., 0].any()
+    assert found.directions[..., 0].any()
+    assert still.sliders[0].rising == 1.0, "size still grows, by the height alone"
+
+
 def test_what_the_network_can_do_is_offered_and_does_it_both_ways(found):
     by_name = {slider.name: slider for slider in found.sliders}
     assert by_name["size"].offered
