@@ -16,8 +16,8 @@ from assetgen.golden import GoldenRequest
 from assetgen.kinds import KINDS
 from assetgen.kinds.mesh import CHANNELS, FEWEST_TRIANGLES, MOST_TRIANGLES, OUTPUT
 from assetgen.manifest import InputSpec, Manifest, OutputMap, ParameterSpec
+from assetgen.models.mixture import MixturePrior
 from assetgen.models.parts import baked
-from assetgen.models.prior import LatentPrior, draw
 from assetgen.models.volume import VolumeGenerator
 from assetgen.postprocess import mesh as meshes
 from assetgen.postprocess.mesh_preview import picture_of_mesh
@@ -52,20 +52,16 @@ class VolumeGraph(nn.Module):
     Truncation scales z, before it becomes a code of its class: shorter ones are more typical.
     """
 
-    mean: Tensor
-    roots: Tensor
-
-    def __init__(self, generator: VolumeGenerator, prior: LatentPrior) -> None:
+    def __init__(self, generator: VolumeGenerator, prior: MixturePrior) -> None:
         super().__init__()
         self.generator = generator
-        self.register_buffer("mean", prior.mean)
-        self.register_buffer("roots", prior.roots())
+        self.prior = prior
         self.edge = generator.config.edge
         self.columns = columns_of(self.edge)
 
     def forward(self, z: Tensor, class_weights: Tensor, truncation: Tensor) -> Tensor:
         """Return the picture of slices; see ``assetgen.postprocess.slices``."""
-        code = draw(z * truncation, class_weights, self.mean, self.roots)
+        code = self.prior(z * truncation, class_weights)
         volume = _thick_enough((self.generator(code, class_weights) * 0.5 + 0.5).clamp(0, 1))
         edge, columns = self.edge, self.columns
         volume = F.pad(volume, (0, 0, 0, 0, 0, columns**2 - edge), value=1.0)
@@ -105,7 +101,7 @@ def package_from_volume(
     classes = tuple(saved.facts["classes"])
     generator = VolumeGenerator(volume_config(recipe, len(classes)))
     checkpoint.restore_module(generator, saved, "average")
-    prior = LatentPrior(len(classes), recipe.latent)
+    prior = MixturePrior(len(classes), recipe.latent)
     checkpoint.restore_module(prior, saved, "prior")
     graph = VolumeGraph(baked(generator), prior)  # type: ignore[arg-type]
     inputs = (

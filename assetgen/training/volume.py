@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from assetgen import latents
 from assetgen.datasets.tiles import ByteArray
 from assetgen.errors import ConfigInvalid
-from assetgen.models.prior import LatentPrior
+from assetgen.models.mixture import MixturePrior
 from assetgen.models.volume import CHANNELS, VolumeConfig, VolumeDiscriminator, VolumeEncoder, VolumeGenerator
 from assetgen.postprocess import mesh as meshes
 from assetgen.postprocess.mesh_preview import picture_of_mesh
@@ -81,7 +81,7 @@ class VolumeTask:
         self.generator = VolumeGenerator(config).to(device)
         self.critic = VolumeDiscriminator(config).to(device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.prior = LatentPrior(config.classes, config.latent).to(device)
+        self.prior = MixturePrior(config.classes, config.latent).to(device)
         self.modules: dict[str, nn.Module] = {
             "generator": self.generator,
             "average": self.average,
@@ -233,8 +233,7 @@ class VolumeTask:
         with autocast(self.recipe, self.device):
             mean, log_variance = (x.float() for x in encoder(F.avg_pool3d(reals, self.recipe.stride), weights))
             z = drawn_code(mean, log_variance, rng)
-            self.prior.learn(z, labels)
-            parallel.average([self.prior.mean, self.prior.second])
+            self.prior.learn(mean, log_variance, labels)
             rebuilt = self.generator(z, weights, self._start(step), self.recipe.stride).float()
         distance, colors = rebuild_distances(rebuilt, every(reals, self._start(step), self.recipe.stride))
         away = divergence(mean, log_variance)

@@ -11,7 +11,7 @@ from PIL import Image
 from assetgen import golden
 from assetgen.errors import CheckpointInvalid, ConfigInvalid, ParityFailed
 from assetgen.local import open_local
-from assetgen.models.prior import LatentPrior
+from assetgen.models.mixture import MixturePrior
 from assetgen.models.volume import VolumeConfig, VolumeGenerator
 from assetgen.package import verify_package
 from assetgen.postprocess.slices import volume_from_atlas
@@ -44,7 +44,7 @@ def package(run):
 def small_graph():
     torch.manual_seed(0)
     sizes = {"style": 8, "width": 4, "features": 4, "hidden": 4, "critic_width": 4}
-    return VolumeGraph(VolumeGenerator(VolumeConfig(len(CLASSES), 16, 8, **sizes)), LatentPrior(len(CLASSES), 8))
+    return VolumeGraph(VolumeGenerator(VolumeConfig(len(CLASSES), 16, 8, **sizes)), MixturePrior(len(CLASSES), 8))
 
 
 def test_the_graph_hands_over_the_volume_as_slices():
@@ -52,7 +52,7 @@ def test_the_graph_hands_over_the_volume_as_slices():
     generator = VolumeGenerator(VolumeConfig(2, 24, 4, 8, 4, 4, 4, 4))
     z, weights = torch.randn(1, 4), torch.eye(2)[:1]
     with torch.no_grad():
-        atlas = VolumeGraph(generator, LatentPrior(2, 4))(z, weights, torch.full((1, 1), 0.5))
+        atlas = VolumeGraph(generator, MixturePrior(2, 4))(z, weights, torch.full((1, 1), 0.5))
         volume = _thick_enough(generator(z * 0.5, weights) / 2 + 0.5)
     assert volume_from_atlas(atlas[0].numpy()) == pytest.approx(volume[0].numpy(), abs=1e-6)
     assert (atlas[0, :, -24:, -24:] == 1).all()
