@@ -16,7 +16,7 @@ from assetgen.golden import GoldenRequest
 from assetgen.kinds import KINDS
 from assetgen.kinds.mesh import CHANNELS, FEWEST_TRIANGLES, MOST_TRIANGLES, OUTPUT
 from assetgen.manifest import InputSpec, Manifest, OutputMap, ParameterSpec
-from assetgen.models.mixture import MixturePrior
+from assetgen.models.mixture import CHOOSING, MixturePrior
 from assetgen.models.parts import baked
 from assetgen.models.volume import VolumeGenerator
 from assetgen.postprocess import mesh as meshes
@@ -49,7 +49,8 @@ CHECKED_TRIANGLES = (2000, 500)
 class VolumeGraph(nn.Module):
     """Latent, class weights and truncation ``[n, 1]`` to slices side by side ``[n, 4, atlas, atlas]`` in [0, 1].
 
-    Truncation scales z, before it becomes a code of its class: shorter ones are more typical.
+    Truncation scales z, before it becomes a code of its class: shorter ones are more typical. What chooses the kind of
+    prop it leaves alone, or all would be of a few kinds.
     """
 
     def __init__(self, generator: VolumeGenerator, prior: MixturePrior) -> None:
@@ -61,7 +62,7 @@ class VolumeGraph(nn.Module):
 
     def forward(self, z: Tensor, class_weights: Tensor, truncation: Tensor) -> Tensor:
         """Return the picture of slices; see ``assetgen.postprocess.slices``."""
-        code = self.prior(z * truncation, class_weights)
+        code = self.prior(torch.cat([z[:, :CHOOSING], z[:, CHOOSING:] * truncation], dim=1), class_weights)
         volume = _thick_enough((self.generator(code, class_weights) * 0.5 + 0.5).clamp(0, 1))
         edge, columns = self.edge, self.columns
         volume = F.pad(volume, (0, 0, 0, 0, 0, columns**2 - edge), value=1.0)
@@ -153,7 +154,7 @@ def parameters_of_meshes(classes: Sequence[str]) -> tuple[ParameterSpec, ...]:
     return (
         *parameters_of_classes(classes, "What the prop is.", "Prop"),
         ParameterSpec(
-            "truncation", "Variety", "0 gives the typical prop of the class, 1 its full variety.", "float", "Prop",
+            "truncation", "Variety", "0 gives the typical prop of each kind in the class, 1 their full variety.", "float", "Prop",
             minimum=0.0, maximum=1.0, default=0.8,
         ),
         ParameterSpec(

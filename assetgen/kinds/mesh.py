@@ -4,7 +4,7 @@ The graph makes the slices of one coloured distance grid, laid side by side (``p
 are those of that picture, and a model has one. Parameters act by name, and a model declares those it offers:
 
 - ``class``, ``blend_class``, ``blend``: what to make; ``blend`` moves the class weights from the first to the second.
-- ``truncation``: 0 is the typical prop of the class, 1 the full variety.
+- ``truncation``: 0 is the typical prop, 1 the full variety.
 - sliders: every input of role ``slider`` takes the parameter of its name; 0 changes nothing.
 - ``triangles``: at most so many, in the finest level of detail.
 - ``levels``: levels of detail, each a file with at most half the triangles of the one before.
