@@ -154,7 +154,7 @@ def parameters_of_meshes(classes: Sequence[str]) -> tuple[ParameterSpec, ...]:
     return (
         *parameters_of_classes(classes, "What the prop is.", "Prop"),
         ParameterSpec(
-            "truncation", "Variety", "0 gives the typical prop of each kind in the class, 1 their full variety.", "float", "Prop",
+            "truncation", "Variety", "0 gives the typical prop of its kind, 1 the full variety.", "float", "Prop",
             minimum=0.0, maximum=1.0, default=0.8,
         ),
         ParameterSpec(
