@@ -65,11 +65,15 @@ class MixturePrior(nn.Module):
     def learn(self, mean: Tensor, log_variance: Tensor, labels: Tensor) -> None:
         """Remember what an encoder answered, ``[n, latent]`` each, to pictures of classes ``labels`` ``[n]``."""
         with torch.no_grad():
-            seen = self.seen.tolist()
-            for code, variance, label in zip(mean.float(), log_variance.float().exp(), labels.tolist(), strict=True):
-                self.codes[label, seen[label] % KEPT_CODES] = code
-                self.variance[label].lerp_(variance, 1 - VARIANCE_KEEP)
+            seen, places = self.seen.tolist(), []
+            for label in labels.tolist():
+                places.append(seen[label] % KEPT_CODES)
                 seen[label] += 1
+            rows = labels.to(self.codes.device)
+            self.codes[rows, torch.tensor(places, device=rows.device)] = mean.detach().float()
+            counts = torch.bincount(rows, minlength=len(self.seen))[:, None]
+            total = torch.zeros_like(self.variance).index_add_(0, rows, log_variance.detach().float().exp())
+            self.variance.lerp_(total / counts.clamp(min=1), 1 - VARIANCE_KEEP**counts)
             self.seen.copy_(torch.tensor(seen))
             self.batches += 1
             if int(self.batches) % FIT_EVERY == 0:
