@@ -27,6 +27,8 @@ def augment(x: Tensor, probability: float, rng: torch.Generator) -> Tensor:
     n, _, h, w = x.shape
     chance, amount = torch.rand(2, 6, n, generator=rng)
     place = torch.rand(2, n, generator=rng)
+    if probability <= 0:  # as it is when a run begins
+        return x
     active = (chance < probability).to(x.dtype).to(x.device)
     signed = ((2 * amount - 1).to(x.dtype).to(x.device)) * active
 

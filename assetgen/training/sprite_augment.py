@@ -31,6 +31,8 @@ def augment_sprites(x: Tensor, probability: float, rng: torch.Generator, step_px
     n, _, h, w = x.shape
     chance, amount = torch.rand(2, 5, n, generator=rng)
     place = torch.rand(4, n, generator=rng)
+    if probability <= 0:
+        return x
     active = (chance < probability).to(x.dtype)
     signed = ((2 * amount - 1).to(x.dtype) * active).to(x.device)
     covered = (x + 1) * 0.5
