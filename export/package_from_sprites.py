@@ -17,7 +17,6 @@ from assetgen.golden import GoldenRequest
 from assetgen.kinds import KINDS
 from assetgen.manifest import InputSpec, Manifest, OutputMap
 from assetgen.models.families import baked
-from assetgen.models.mixture import CHOOSING
 from assetgen.postprocess.sprites import on_squares
 from assetgen.runtime import Session
 from assetgen.training import checkpoint
@@ -128,7 +127,7 @@ def package_from_sprites(
         palette=palette,
         facts=run_facts(saved.facts, saved.recipe, saved.progress.pictures),
         figures=reported,
-        sliders=find_sliders(generator, recipe.latent, classes, samples, choosing=CHOOSING if recipe.rebuild else 0),
+        sliders=find_sliders(generator, recipe.latent, classes, samples),
     )
     return package_of_model(model, output, **told)
 

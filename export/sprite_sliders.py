@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from assetgen.models.biggan import truncated_latent
+from assetgen.models.mixture import CHOOSING
 from export.properties import lab
 from export.sliders import STOPS, Slider, Sliders
 
@@ -73,23 +74,20 @@ def measure(pictures: Tensor) -> Tensor:
     return torch.stack([alpha.mean(dim=(1, 2)), tallness, *means], dim=1)
 
 
-def find_sliders(
-    generator: nn.Module, latent: int, classes: Sequence[str], samples: int, seed: int = 0, *, choosing: int = 0
-) -> Sliders:
+def find_sliders(generator: nn.Module, latent: int, classes: Sequence[str], samples: int, seed: int = 0) -> Sliders:
     """Directions ``[sliders, classes, latent]`` for every property, each with what it was seen to do.
 
     Args:
         generator: of the interface of ``SpriteModel``, in evaluation mode.
         samples: sprites a class to find them with; 0 makes none.
-        choosing: so many of the first numbers of z choose one of several kinds (``MixturePrior``) and are left alone: a
-            slider would jump from one to another.
     """
     if samples == 0:
         return Sliders((), torch.zeros(0, len(classes), latent))
     with torch.no_grad():
         drawn = _draw(generator, latent, len(classes), samples, seed)
-        units = (REACH * drawn.properties.std(dim=1)).clamp(min=1e-4)
-        directions, r2 = regress(_without(drawn.z, choosing), drawn.properties, units)
+        z, found = _within_kinds(generator, drawn)
+        units = (REACH * found.std(dim=1)).clamp(min=1e-4)
+        directions, r2 = regress(z, found, units)
         return _judge(generator, directions, units, r2, seed + 1)
 
 
@@ -125,9 +123,21 @@ def regress(z: Tensor, properties: Tensor, units: Tensor) -> tuple[Tensor, Tenso
     return torch.stack(directions, dim=1), torch.stack(r2).mean(dim=0)
 
 
-def _without(z: Tensor, count: int) -> Tensor:
-    """Latents whose first numbers explain nothing."""
-    return torch.cat([torch.zeros_like(z[..., :count]), z[..., count:]], dim=-1)
+def _within_kinds(generator: nn.Module, drawn: _Drawn) -> tuple[Tensor, Tensor]:
+    """Latents and properties, where the first of z choose a kind (``MixturePrior``) less the means of each kind.
+
+    A slider that moved those first numbers would jump from kind to kind, so they are to explain nothing.
+    """
+    prior = getattr(generator, "prior", None)
+    if prior is None:
+        return drawn.z, drawn.properties
+    z, found = drawn.z.clone(), drawn.properties.clone()
+    z[..., :CHOOSING] = 0
+    for label in range(len(z)):
+        kinds = prior.kind_of(drawn.z[label], label)
+        for kind in kinds.unique():
+            found[label, kinds == kind] -= found[label, kinds == kind].mean(dim=0)
+    return z, found
 
 
 def moved(z: Tensor, class_weights: Tensor, directions: Tensor, amounts: Tensor) -> Tensor:

@@ -62,6 +62,10 @@ class MixturePrior(nn.Module):
         codes: Tensor = (class_weights[:, None] @ means)[:, 0] + (root @ z[:, :, None])[:, :, 0]
         return codes
 
+    def kind_of(self, z: Tensor, label: int) -> Tensor:
+        """Number ``[n]`` of the component of class ``label`` that each of z ``[n, latent]`` chooses."""
+        return (z[:, :CHOOSING] > self.bounds[label]).sum(dim=1)
+
     def learn(self, mean: Tensor, log_variance: Tensor, labels: Tensor) -> None:
         """Remember what an encoder answered, ``[n, latent]`` each, to pictures of classes ``labels`` ``[n]``."""
         with torch.no_grad():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from assetgen.models.mixture import MixturePrior
 from export.sprite_sliders import HELD, PROPERTIES, find_sliders, measure, moved, regress
 
 EDGE_PX, LATENT = 16, 6
@@ -50,11 +51,26 @@ def found():
     return find_sliders(Boxes(), LATENT, CLASSES, samples=128)
 
 
-def test_numbers_that_choose_are_left_alone(found):
-    still = find_sliders(Boxes(), LATENT, CLASSES, samples=128, choosing=1)
-    assert not still.directions[..., 0].any()
-    assert found.directions[..., 0].any()
-    assert still.sliders[0].rising == 1.0, "size still grows, by the height alone"
+class KindsOfBoxes(Boxes):
+    """The first number of z chooses one of two kinds, of which one is twice as light."""
+
+    def __init__(self):
+        super().__init__()
+        self.prior = MixturePrior(len(CLASSES), LATENT)
+        self.prior.bounds[:, 0] = 0.0
+
+    def forward(self, z, class_weights):
+        kinds = (z[:, :1] > 0).float()
+        still = torch.cat([torch.zeros_like(z[:, :1]), z[:, 1:2], z[:, 2:3] + 4 * kinds - 2, z[:, 3:]], dim=1)
+        return super().forward(still, class_weights)
+
+
+def test_sliders_move_props_within_their_kind():
+    found = find_sliders(KindsOfBoxes(), LATENT, CLASSES, samples=128)
+    assert not found.directions[..., 0].any(), "a slider would jump from kind to kind"
+    by_name = {slider.name: slider for slider in found.sliders}
+    assert by_name["tallness"].offered
+    assert by_name["brightness"].r2 > 0.5, "what kinds are apart explains nothing"
 
 
 def test_what_the_network_can_do_is_offered_and_does_it_both_ways(found):
