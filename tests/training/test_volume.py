@@ -73,6 +73,8 @@ def test_samples_are_drawn_where_the_encoder_puts_its_codes(volumes):
     task = make_task(volumes, adversarial=0.0, batch=8)
     steps(task, 30)
     assert task.prior.seen.sum() == 30 * 8
+    task.prior.fit()
+    assert not torch.equal(task.prior.means[0], task.prior.means[1])
     before = task.sample(0, 1)
     far = torch.full((200, task.recipe.latent), 2.0)
     task.prior.learn(far, torch.full_like(far, -4.0), torch.zeros(200, dtype=torch.int64))
