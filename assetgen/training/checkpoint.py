@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, optim
 
@@ -153,11 +154,17 @@ def restore_module(module: nn.Module, checkpoint: Checkpoint, name: str) -> None
 
 
 def restore_optimiser(optimiser: optim.Adam, checkpoint: Checkpoint, name: str) -> None:
-    """Copy the Adam state saved as ``name`` into ``optimiser``."""
+    """Copy the Adam state saved as ``name`` into ``optimiser``.
+
+    Averages lie in memory as their weights do: fused Adam goes through both end to end, whatever their strides say.
+    """
     prefix = f"{name}."
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in checkpoint.tensors.items():
         if key.startswith(prefix):
             number, field = key.removeprefix(prefix).split(".")
-            state.setdefault(int(number), {})[field] = value
+            weight = weights[int(number)]
+            laid = torch.empty_like(weight, device="cpu").copy_(value) if value.shape == weight.shape else value
+            state.setdefault(int(number), {})[field] = laid
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -253,7 +253,7 @@ def adam(
     """
     lazy = every / (every + 1) if every else 1.0
     slowed = betas[0] ** lazy, betas[1] ** lazy
-    return optim.Adam(module.parameters(), lr=learning_rate * lazy, betas=slowed, eps=1e-8)
+    return optim.Adam(module.parameters(), lr=learning_rate * lazy, betas=slowed, eps=1e-8, fused=True)
 
 
 def players(

@@ -31,7 +31,7 @@ class Speed:
 
     Attributes:
         s_per_kimg: seconds a thousand pictures, penalties with their share.
-        plain_s_per_kimg: of the plain loop, taken in turns with ours; for texture networks.
+        plain_s_per_kimg: of the plain loop, taken step by step in turn with ours; for texture networks.
         peak_bytes: most memory in use, of the device, or on a processor of the whole process.
     """
 
@@ -44,7 +44,7 @@ def measure(task: Task, device: str, seconds: float) -> Speed:
     """Train for about ``seconds`` and forget it; the task is spent afterwards.
 
     Whole rounds of ``r1_interval`` steps are timed, since a penalty makes its step dearer; at least one, after a first
-    that is not counted.
+    that is not counted. Ours and the plain loop take steps in turn, so that the machine's other load meets both alike.
     """
     steps_a_round = getattr(task.recipe, "r1_interval", 1)
     pictures = task.recipe.batch * getattr(task.recipe, "discriminator_steps", 1) * steps_a_round
@@ -53,18 +53,20 @@ def measure(task: Task, device: str, seconds: float) -> Speed:
     rounds: dict[str, list[float]] = {"ours": [], "plain": []}
     begun_s = time.monotonic()
     for number in itertools.count():
-        start_s = time.monotonic()
-        for _ in range(steps_a_round):
+        ours_s = theirs_s = 0.0
+        for step in range(steps_a_round):
+            start_s = time.monotonic()
             progress = task.step(progress, 0.0, Sums())
-        _wait_for(device)
-        middle_s = time.monotonic()
-        if plain is not None:
-            for step in range(steps_a_round):
-                plain.step(number * steps_a_round + step)
             _wait_for(device)
+            middle_s = time.monotonic()
+            if plain is not None:
+                plain.step(number * steps_a_round + step)
+                _wait_for(device)
+            ours_s += middle_s - start_s
+            theirs_s += time.monotonic() - middle_s
         if number:  # in the first, kernels are chosen and processes started: half a minute on a GPU
-            rounds["ours"].append(middle_s - start_s)
-            rounds["plain"].append(time.monotonic() - middle_s)
+            rounds["ours"].append(ours_s)
+            rounds["plain"].append(theirs_s)
         if rounds["ours"] and time.monotonic() - begun_s > seconds:
             break
     ours, theirs = (statistics.median(spent) / pictures * 1000 for spent in rounds.values())

@@ -48,6 +48,29 @@ def test_everything_comes_back(saved):
             assert torch.equal(optimiser.state[a][key], former.state[b][key])
 
 
+def test_a_restored_optimiser_goes_on_as_before_whatever_the_memory_format(tmp_path):
+    """Fused Adam goes through weight and averages from end to end, whatever their strides say."""
+    pictures = torch.randn(2, 3, 3, 3)
+
+    def step(net, optimiser):
+        optimiser.zero_grad()
+        net(pictures).square().sum().backward()
+        optimiser.step()
+
+    former, net = (network(seed)[0].to(memory_format=torch.channels_last) for seed in (0, 5))
+    optimiser, restored = adam(former, 0.01), adam(net, 0.01)
+    step(former, optimiser)
+    checkpoint.save(tmp_path / "c", {}, Progress(2), {}, {"net": former}, {"adam": optimiser})
+    loaded = checkpoint.load(tmp_path / "c")
+    checkpoint.restore_module(net, loaded, "net")
+    checkpoint.restore_optimiser(restored, loaded, "adam")
+    step(former, optimiser)
+    step(net, restored)
+    for a, b in zip(net.parameters(), former.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert restored.state[a]["exp_avg"].stride() == a.stride()
+
+
 def test_no_pickle_is_written(saved):
     assert sorted(path.name for path in saved.iterdir()) == ["state.json", "tensors.safetensors"]
     assert all(not path.read_bytes().startswith((b"\x80", b"PK")) for path in saved.iterdir())
