@@ -8,6 +8,8 @@ with Client("127.0.0.1:50051") as client:
 from __future__ import annotations
 
 import ipaddress
+import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,8 @@ DEFAULT_TARGET = "127.0.0.1:50051"
 CALL_TIMEOUT_S = 10.0
 # To find out whether files may come another way is not worth more.
 PROBE_S = 1.0
+# A folder was looked at so lately that to look again would cost a call more than it tells.
+TRUST_S = 1.0
 _STATUS_KEY = "grpc-status-details-bin"
 _PAGE_SIZE = 100
 _SINGLE_THREADED = "SingleThreadedUnaryStream"  # grpc.experimental.ChannelOptions
@@ -93,6 +97,7 @@ class Client:
         self._must_share = bool(shared)
         self._may_share = shared is not False and (self._must_share or (is_supported() and _is_local(target)))
         self._folder: str | None = None
+        self._trusted_s = -math.inf
         self._metadata = (("authorization", f"Bearer {access.token}"),) if access.token else ()
         self._channel = _channel(target, access)
         self._generate = self._channel.unary_stream(
@@ -178,6 +183,9 @@ class Client:
         """
         if not self._may_share:
             return Delivery.CHUNKS
+        now_s = time.monotonic()
+        if now_s < self._trusted_s:
+            return Delivery.SHARED
         ours = self._folder is not None and is_ours(self._folder)
         if not ours and self._folder != "":  # which says that the server has none
             try:
@@ -193,6 +201,8 @@ class Client:
                 f"{self.target} has no shared memory that this client can take files from",
                 hint="it needs Linux, one machine and one account; or leave shared=True out",
             )
+        if ours:
+            self._trusted_s = now_s + TRUST_S
         return Delivery.SHARED if ours else Delivery.CHUNKS
 
     def _server_info(self, timeout_s: float) -> ServerInfo:

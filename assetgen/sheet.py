@@ -5,7 +5,6 @@ Imports postprocess, types and errors, and Pillow; no server, no runtime.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -77,7 +76,6 @@ def _sheet(sprites: Mapping[int, Artifact], sidecars: Mapping[int, Artifact]) ->
         color_space=ColorSpace.SRGB,
         width_px=width_px,
         height_px=height_px,
-        sha256=hashlib.sha256(data).hexdigest(),
         data=data,
     )
     description = atlas.describe(placed, f"{stem}.png", width_px, height_px, facts)
@@ -91,7 +89,6 @@ def _sheet(sprites: Mapping[int, Artifact], sidecars: Mapping[int, Artifact]) ->
         color_space=None,
         width_px=0,
         height_px=0,
-        sha256=hashlib.sha256(text).hexdigest(),
         data=text,
     )
 

@@ -6,6 +6,8 @@ Ranges are contract. Network tensors are ``[N, C, H, W] float32``; maps in ``Mat
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -129,7 +131,7 @@ class Artifact:
             ``application/json`` or ``model/gltf-binary``.
         pixel_format, color_space: ``None`` for a file that is no picture, and only there.
         width_px, height_px: size of the picture; 0 for a file that is none.
-        sha256: hex digest of ``data``.
+        known_sha256: hex digest of ``data`` where it is known already.
     """
 
     index: int
@@ -140,8 +142,13 @@ class Artifact:
     color_space: ColorSpace | None
     width_px: int
     height_px: int
-    sha256: str
     data: bytes | memoryview
+    known_sha256: str = field(default="", repr=False, compare=False)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hex digest of ``data``; computed when it is first asked for, since small previews do without."""
+        return self.known_sha256 or hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def placed_message(placed: asset_pb2.Artifact) -> bytes:
 
 def whole_message(started: Started, artifacts: Sequence[Artifact], finished: Finished) -> bytes:
     """Serialise ``GenerateResponse(whole=...)``, the bytes of the files with one copy."""
-    whole = generation_service_pb2.GenerateWhole(artifacts=[artifact_to_message(artifact) for artifact in artifacts])
+    whole = generation_service_pb2.GenerateWhole(artifacts=[_described(artifact) for artifact in artifacts])
     fill_started(whole.started, started)
     fill_finished(whole.finished, finished)
     parts: list[bytes | memoryview] = [whole.SerializeToString()]
@@ -236,8 +236,8 @@ def artifact_from_message(message: asset_pb2.Artifact, data: bytes | memoryview)
         color_space=color_space,
         width_px=message.width_px,
         height_px=message.height_px,
-        sha256=message.sha256.hex(),
         data=data,
+        known_sha256=message.sha256.hex(),
     )
 
 
@@ -276,6 +276,13 @@ def _field_head(number: int, size: int) -> bytes:
 
 def artifact_to_message(artifact: Artifact) -> asset_pb2.Artifact:
     """What is said of a file before its bytes."""
+    message = _described(artifact)
+    message.sha256 = bytes.fromhex(artifact.sha256)
+    return message
+
+
+def _described(artifact: Artifact) -> asset_pb2.Artifact:
+    """All but the hash, which takes as long to compute as a small file to send."""
     is_map = artifact.role in MapKind.__members__.values()
     return asset_pb2.Artifact(
         index=artifact.index,
@@ -288,7 +295,6 @@ def artifact_to_message(artifact: Artifact) -> asset_pb2.Artifact:
         width_px=artifact.width_px,
         height_px=artifact.height_px,
         size_bytes=len(artifact.data),
-        sha256=bytes.fromhex(artifact.sha256),
     )
 
 

@@ -159,7 +159,7 @@ def artifact(data=b"abcd", **changes):
         "color_space": ColorSpace.LINEAR,
         "width_px": 2,
         "height_px": 2,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "known_sha256": hashlib.sha256(data).hexdigest(),
         "data": data,
     }
     return Artifact(**facts | changes)
@@ -239,7 +239,7 @@ DAMAGED = {
     "a picture of unknown colours": [*messages(STARTED, artifact(color_space=None), FINISHED)],
     "pixels without a size": [*messages(STARTED, artifact(width_px=0, height_px=0), FINISHED)],
     "pixels without a height": [*messages(STARTED, artifact(height_px=0), FINISHED)],
-    "another hash": [*messages(STARTED, artifact(sha256="00" * 32), FINISHED)],
+    "another hash": [*messages(STARTED, artifact(known_sha256="00" * 32), FINISHED)],
 }
 
 

@@ -26,7 +26,7 @@ def example_picture(width_px: int, height_px: int) -> bytes:
     grain = latents.generator(0, 0).integers(-GRAIN // 2, GRAIN // 2, (height_px, width_px))
     colors = np.where(joint[:, :, np.newaxis], np.array(JOINT), np.array(BRICK)) + grain[:, :, np.newaxis]
     pixels = np.clip(colors, 0, 255).astype(np.uint8)
-    return encode.encode(pixels, PixelFormat.RGB8, Encoding.PNG, color_space=ColorSpace.SRGB)
+    return bytes(encode.encode(pixels, PixelFormat.RGB8, Encoding.PNG, color_space=ColorSpace.SRGB))
 
 
 def example_parameters(manifest: Manifest, width_px: int, height_px: int) -> dict[str, ParameterValue]:

@@ -16,7 +16,6 @@ are those of that picture, and a model has one. Parameters act by name, and a mo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -192,7 +191,6 @@ def _file(index: int, role: str, name: str, plan: Plan, mesh: Mesh, facts: Mappi
         color_space=None,
         width_px=0,
         height_px=0,
-        sha256=hashlib.sha256(data).hexdigest(),
         data=data,
     )
 
@@ -216,7 +214,6 @@ def _preview(index: int, name: str, plan: Plan, mesh: Mesh, facts: Mapping[str, 
         color_space=ColorSpace.SRGB,
         width_px=plan.preview_px,
         height_px=plan.preview_px,
-        sha256=hashlib.sha256(data).hexdigest(),
         data=data,
     )
 

@@ -20,7 +20,6 @@ A sheet of several sprites is no business of a kind, since asset i must not depe
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -187,7 +186,6 @@ def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, Flo
         color_space=ColorSpace.SRGB,
         width_px=width_px,
         height_px=height_px,
-        sha256=hashlib.sha256(data).hexdigest(),
         data=data,
     )
     if plan.sidecar:
@@ -224,7 +222,6 @@ def _sidecar(index: int, name: str, description: Mapping[str, Any]) -> Artifact:
         color_space=None,
         width_px=0,
         height_px=0,
-        sha256=hashlib.sha256(data).hexdigest(),
         data=data,
     )
 

@@ -18,7 +18,6 @@ graph is shown its mirror image, which is cut off again. There are no random num
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -239,7 +238,6 @@ def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, Flo
             color_space=packed.color_space,
             width_px=plan.drawn_px[0] * plan.pixel_size,
             height_px=plan.drawn_px[1] * plan.pixel_size,
-            sha256=hashlib.sha256(data).hexdigest(),
             data=data,
         )
 

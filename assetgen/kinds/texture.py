@@ -17,7 +17,6 @@ Parameters act by name, and a model declares those it offers:
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -272,7 +271,6 @@ def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, Flo
             color_space=packed.color_space,
             width_px=plan.width_px,
             height_px=plan.height_px,
-            sha256=hashlib.sha256(data).hexdigest(),
             data=data,
         )
 

@@ -41,8 +41,8 @@ def encode(
     *,
     color_space: ColorSpace = ColorSpace.LINEAR,
     metadata: bytes = b"",
-) -> bytes:
-    """Return the bytes of a file.
+) -> bytes | memoryview:
+    """Return the bytes of a file; raw ones are those of ``pixels``, not a copy.
 
     Args:
         pixels: [H, W, C], uint8, or uint16 for R16.
@@ -61,7 +61,7 @@ def encode(
     if pixels.size == 0:
         raise ValueError(f"pixels: got shape {pixels.shape}, expected at least one pixel")
     if encoding is Encoding.RAW:
-        return pixels.astype("<u2" if bits == 16 else np.uint8, copy=False).tobytes()
+        return np.ascontiguousarray(pixels, "<u2" if bits == 16 else np.uint8).data.cast("B")
     return _png(pixels, pixel_format, color_space, metadata)
 
 

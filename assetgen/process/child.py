@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import logging
 import mmap
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from assetgen.package import VerifiedPackage, read_manifest
 from assetgen.process import memory, messages
 from assetgen.process.messages import LostError, Message
 from assetgen.runtime import Session, open_session, self_check
+from assetgen.runtime.ort import OrtSession
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,14 @@ def main(
     os._exit(0)  # whatever still runs: nobody waits for it
 
 
+@dataclass(frozen=True)
+class _Tie:
+    """How to run a graph from one piece of memory to another, and the layout of what it writes."""
+
+    run: Callable[..., None]
+    layout: memory.Layout
+
+
 class _Device:
     """The open sessions, and the runs under way."""
 
@@ -79,6 +90,8 @@ class _Device:
         self._sessions: dict[int, Session] = {}
         self._slabs: dict[int, NDArray[np.uint8]] = {}
         self._views: dict[tuple[int, bytes], dict[str, NDArray[Any]]] = {}
+        self._layouts: dict[tuple[int, bytes], memory.Layout] = {}
+        self._ties: dict[tuple[int, int, bytes, int], _Tie] = {}
         self._lock = threading.Lock()
         self._running: dict[int, tuple[Session, Message]] = {}
         self._stopped: set[int] = set()
@@ -101,7 +114,7 @@ class _Device:
                 elif question.kind == messages.OPEN:
                     answer = self._open(question)
                 else:
-                    self._sessions.pop(question.model).close()
+                    self._close(question.model)
                     answer = Message(messages.DONE)
             except AssetgenError as error:
                 answer = Message(messages.FAILED, text=messages.text_of_error(error))
@@ -138,20 +151,49 @@ class _Device:
         facts = {"backend": session.backend, "device": session.device, "reason": session.reason}
         return Message(messages.DONE, text=json.dumps(facts | {"splits": session.splits}).encode())
 
+    def _close(self, model: int) -> None:
+        self._sessions.pop(model).close()
+        self._layouts = {key: layout for key, layout in self._layouts.items() if key[0] != model}
+        self._ties.clear()
+
     def _run(self, question: Message) -> tuple[Message, dict[str, NDArray[Any]]]:
+        """Run, at once from and to the parent's memory where the session can, and what comes out is known to fit."""
         session, run = self._sessions[question.model], question.run
         inputs = self._inputs(question, question.text)
+        tie = self._tied(question, session, inputs)
         try:
             with self._lock:
                 if run in self._stopped:
                     raise Cancelled("the run was stopped on request")
                 self._running[run] = session, question
+            if tie is not None:
+                tie.run(half=question.half, owner=question)
+                return Message(messages.DONE, text=tie.layout.text), {}
             outputs = session.run(inputs, half=question.half, owner=question)
         finally:
             with self._lock:
                 self._running.pop(run, None)
                 self._stopped.discard(run)
+        if len(self._layouts) >= VIEWS_KEPT:
+            self._layouts.clear()
+        self._layouts[question.model, question.text] = memory.layout_of(outputs)
         return self._write(question, outputs), outputs
+
+    def _tied(self, question: Message, session: Session, inputs: dict[str, NDArray[Any]]) -> _Tie | None:
+        if not isinstance(session, OrtSession):
+            return None
+        key = question.model, question.inputs, question.text, question.outputs
+        found = self._ties.get(key)
+        if found is None:
+            layout = self._layouts.get((question.model, question.text))
+            slab = self._slabs.get(question.outputs)
+            if layout is None or slab is None or slab.nbytes < layout.size_bytes:
+                return None
+            if len(self._ties) >= VIEWS_KEPT:
+                self._ties.clear()
+            bound = session.bind(inputs, self._places(question.outputs, layout))
+            found = self._ties[key] = _Tie(functools.partial(session.run_bound, bound), layout)
+        return found
 
     def _write(self, question: Message, outputs: dict[str, NDArray[Any]]) -> Message:
         """Put the outputs where the parent reads them, or ask for room."""
@@ -188,6 +230,7 @@ class _Device:
         question.descriptors, question.new = [], 0
         if self._slabs.pop(question.other, None) is not None:
             self._views.clear()
+            self._ties.clear()
 
     def _resident_bytes(self) -> int:
         """What the process held at most ``LOOK_S`` ago; 0 where the system does not tell."""

@@ -7,7 +7,8 @@ import importlib.metadata
 import logging
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -30,6 +31,15 @@ _REFUSALS = ("fallback", "graph capture")
 _NAME = re.compile(r"auto|(?:cpu|cuda(?::(?P<index>[0-9]{1,3}))?)(?::(?P<precision>fp16|int8))?")
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """Inputs and outputs that stay where they are, and how each of the sessions is tied to them, by whether half."""
+
+    inputs: Mapping[str, FloatArray]
+    outputs: Mapping[str, FloatArray]
+    ties: dict[bool, Any] = field(default_factory=dict)
 
 
 class OrtSession:
@@ -57,6 +67,19 @@ class OrtSession:
         self, inputs: Mapping[str, FloatArray], *, half: bool = False, owner: object = None
     ) -> dict[str, FloatArray]:
         """Run the graph once, on half of the threads if ``half``; raises Cancelled if ``terminate`` was called."""
+        feeds = dict(inputs)
+        values = self._run(half, owner, lambda session, options: session.run(self._output_names, feeds, options))
+        return dict(zip(self._output_names, values, strict=True))
+
+    def bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> Bound:
+        """Tie contiguous arrays to the graph, for runs that read and write where these lie; one run at a time."""
+        return Bound(inputs, outputs)
+
+    def run_bound(self, bound: Bound, *, half: bool = False, owner: object = None) -> None:
+        """``run`` from and to the arrays of ``bound``: nothing is copied, and nothing is looked up by name."""
+        self._run(half, owner, lambda session, options: session.run_with_iobinding(_tie(session, bound, half), options))
+
+    def _run(self, half: bool, owner: object, call: Callable[[Any, Any], Any]) -> Any:
         options = self._ort.RunOptions()
         with self._lock:
             session = self._half if half else self._session
@@ -64,7 +87,7 @@ class OrtSession:
                 raise RuntimeError("run() of a session that was closed, or by halves of one that does not split")
             self._running[options] = owner
         try:
-            values = session.run(self._output_names, dict(inputs), options)
+            values = call(session, options)
         except ort_errors(self._ort) as error:
             if options.terminate:
                 raise Cancelled("the run was stopped on request") from error
@@ -74,7 +97,7 @@ class OrtSession:
                 del self._running[options]
         if options.terminate:  # it came too late to stop the last node
             raise Cancelled("the run was stopped on request")
-        return dict(zip(self._output_names, values, strict=True))
+        return values
 
     def join(self) -> None:
         """Split no more."""
@@ -92,6 +115,18 @@ class OrtSession:
         """Free the graph once no call uses it; a later ``run`` raises RuntimeError."""
         with self._lock:
             self._session = self._half = None
+
+
+def _tie(session: Any, bound: Bound, half: bool) -> Any:
+    tie = bound.ties.get(half)
+    if tie is None:
+        tie = session.io_binding()
+        for name, values in bound.inputs.items():
+            tie.bind_cpu_input(name, values)
+        for name, values in bound.outputs.items():
+            tie.bind_output(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+        bound.ties[half] = tie
+    return tie
 
 
 def open_ort_session(

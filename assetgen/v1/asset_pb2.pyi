@@ -449,7 +449,7 @@ class Artifact(_message.Message):
     size_bytes: _builtins.int
     """Number of bytes that follow."""
     sha256: _builtins.bytes
-    """SHA-256 of those bytes, 32 bytes."""
+    """SHA-256 of those bytes, 32 bytes; empty in GenerateWhole."""
     blob: _builtins.str
     """Where the bytes lie on the server's HTTP port, such as "/v1/blobs/<sha256>.png"; empty when they follow in chunks."""
     shared: _builtins.str

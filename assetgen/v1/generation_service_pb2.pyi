@@ -298,7 +298,7 @@ class GenerateWhole(_message.Message):
 
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Artifact]:
-        """The files."""
+        """The files, without their sha256: who wants one has all the bytes here."""
 
     @_builtins.property
     def contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:

@@ -125,7 +125,7 @@ def status_target(_: Manifest) -> Target:
 def job_target(_: Manifest) -> Target:
     """What a client reads of a job, and takes from shared memory by the names in it."""
     picture = (PixelFormat.RGB8, ColorSpace.SRGB, 8, 8)
-    file = Artifact(0, "base_color", "a.png", "image/png", *picture, "ab" * 32, b"pixels")
+    file = Artifact(0, "base_color", "a.png", "image/png", *picture, b"pixels", "ab" * 32)
     started, error = Started(7, "cd" * 32, "none"), AssetgenError("what: was wrong", hint="do", metadata={"a": "b"})
     job = JobInfo("x", 3, JobState.FAILED, "encoding", 0.5, started, (file,), Finished(0.5, 1.0), error, 60.0)
     message = wire_jobs.job_to_message(job)

@@ -8,7 +8,6 @@ a copy of the same bytes from memory to memory, and reading every byte of what a
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import statistics
 import subprocess
@@ -43,7 +42,7 @@ def answer() -> list[Event]:
     for number, (role, channels) in enumerate(MAPS.items()):
         data = np.random.default_rng(number).bytes(EDGE_PX * EDGE_PX * channels)
         kind = (role, f"{role}.raw", "application/octet-stream", FORMATS[channels], ColorSpace.LINEAR)
-        events.append(Artifact(0, *kind, EDGE_PX, EDGE_PX, hashlib.sha256(data).hexdigest(), data))
+        events.append(Artifact(0, *kind, EDGE_PX, EDGE_PX, data))
     return [*events, Finished(0.0, 0.0)]
 
 
