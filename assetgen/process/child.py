@@ -32,8 +32,7 @@ from assetgen.manifest import MANIFEST_NAME
 from assetgen.package import VerifiedPackage, read_manifest
 from assetgen.process import memory, messages
 from assetgen.process.messages import LostError, Message
-from assetgen.runtime import Session, open_session, self_check
-from assetgen.runtime.ort import OrtSession
+from assetgen.runtime import Binds, Session, open_session, self_check
 
 log = logging.getLogger(__name__)
 
@@ -180,14 +179,12 @@ class _Device:
         return self._write(question, outputs), outputs
 
     def _tied(self, question: Message, session: Session, inputs: dict[str, NDArray[Any]]) -> _Tie | None:
-        if not isinstance(session, OrtSession):
-            return None
         key = question.model, question.inputs, question.text, question.outputs
         found = self._ties.get(key)
         if found is None:
             layout = self._layouts.get((question.model, question.text))
             slab = self._slabs.get(question.outputs)
-            if layout is None or slab is None or slab.nbytes < layout.size_bytes:
+            if layout is None or slab is None or slab.nbytes < layout.size_bytes or not isinstance(session, Binds):
                 return None
             if len(self._ties) >= VIEWS_KEPT:
                 self._ties.clear()

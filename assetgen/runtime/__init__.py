@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -64,6 +64,19 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free the graph; a later ``run`` raises. Closing twice does nothing."""
+        ...
+
+
+@runtime_checkable
+class Binds(Protocol):
+    """A session that can run on arrays where they lie, which saves copying what comes out."""
+
+    def bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> Any:
+        """Tie contiguous arrays of the graph's names and shapes to it; they must stay as long as what is returned."""
+        ...
+
+    def run_bound(self, bound: Any, *, half: bool = False, owner: object = None) -> None:
+        """As ``run``, from and to the arrays that are ``bound``; one run at a time."""
         ...
 
 

@@ -72,11 +72,11 @@ class OrtSession:
         return dict(zip(self._output_names, values, strict=True))
 
     def bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> Bound:
-        """Tie contiguous arrays to the graph, for runs that read and write where these lie; one run at a time."""
+        """See ``runtime.Binds``."""
         return Bound(inputs, outputs)
 
     def run_bound(self, bound: Bound, *, half: bool = False, owner: object = None) -> None:
-        """``run`` from and to the arrays of ``bound``: nothing is copied, and nothing is looked up by name."""
+        """See ``runtime.Binds``."""
         self._run(half, owner, lambda session, options: session.run_with_iobinding(_tie(session, bound, half), options))
 
     def _run(self, half: bool, owner: object, call: Callable[[Any, Any], Any]) -> Any:

@@ -35,6 +35,19 @@ class FaultySession:
 
     def run(self, inputs: Mapping[str, Any], **options: Any) -> Any:
         """Run, or fail."""
+        self._fail(inputs)
+        return self._session.run(inputs, **options)
+
+    def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
+        """As the real one does."""
+        return self._session.bind(inputs, outputs)  # type: ignore[attr-defined]
+
+    def run_bound(self, bound: Any, **options: Any) -> Any:
+        """The same where inputs and outputs lie."""
+        self._fail(bound.inputs)
+        return self._session.run_bound(bound, **options)  # type: ignore[attr-defined]
+
+    def _fail(self, inputs: Mapping[str, Any]) -> None:
         wanted = float(inputs["truncation"][0, 0])
         if wanted == CRASH:
             signal.raise_signal(signal.SIGSEGV)
@@ -51,7 +64,6 @@ class FaultySession:
             while not _leaked:
                 time.sleep(0.01)
             time.sleep(SLOW_S)
-        return self._session.run(inputs, **options)
 
 
 def main(parent: int, level: int, control: int, lanes: Sequence[int]) -> None:

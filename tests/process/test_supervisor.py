@@ -49,6 +49,19 @@ def test_a_run_gives_the_bytes_of_a_session_in_this_process(make, packages):
         assert same(session.run(inputs, half=True), wanted)
 
 
+def test_later_runs_write_at_once_where_the_parent_reads(make, packages):
+    """The first run of a size tells how large its outputs are; bytes are the same whatever memory the next ones get."""
+    session = make(threads=2).open(packages["a"])
+    here = open_session(packages["a"], "cpu", 2)
+    kept = []
+    for number in range(40):
+        inputs = inputs_of(packages["a"], fault=number % 5 / 5, edge_px=32 + 32 * (number % 3))
+        kept.append((session.run(inputs, half=number % 2 == 1), here.run(inputs)))
+        if number % 7 == 6:
+            del kept[::2]  # their memory is used again
+    assert all(same(outputs, wanted) for outputs, wanted in kept)
+
+
 def test_outputs_stay_while_others_run(make, packages):
     session = make().open(packages["a"])
     kept = [session.run(inputs_of(packages["a"], fault=number / 8)) for number in range(8)]
