@@ -113,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
         help="for sprites: of assetgen eval model RUN --json, for the model card; one for each --truncation",
     )
     parser.add_argument(
+        "--classes",
+        default="",
+        metavar="A,B",
+        help="for sprites: offer these only, where others came out badly (all that the run learned)",
+    )
+    parser.add_argument(
         "--pixel-size",
         type=int,
         default=0,
@@ -196,6 +202,8 @@ def _dispatch(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     makers = {"family": _picture, "method": _style, "metal_classes": _photo, "volume_edge": _mesh}
     made = next((make for key, make in makers.items() if key in recipe), _texture)
     made = _sprites if recipe.get("alpha") else made
+    if made is not _sprites:
+        _refuse(arguments, ("classes",), "runs whose pictures have no alpha")
     made(arguments, told)
 
 
@@ -276,6 +284,7 @@ def _sprites(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
     if arguments.palette == 1 or not 0 <= arguments.palette <= LARGEST_PALETTE:
         raise ConfigInvalid(f"--palette {arguments.palette}: use 2 to {LARGEST_PALETTE}", hint="or 0 for no pixel art")
     told |= {"palette": arguments.palette, "reports": arguments.report, "samples": arguments.slider_samples}
+    told |= {"chosen": [name for name in arguments.classes.split(",") if name]}
     package_from_sprites(arguments.texture, arguments.output, **told)
 
 

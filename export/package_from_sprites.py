@@ -71,6 +71,37 @@ class SpriteModel:
     sliders: Sliders | None = None
 
 
+class Chosen(nn.Module):
+    """A generator that is told of some of its classes only.
+
+    Args:
+        places: of these, in their order, among the ``count`` classes it learned.
+    """
+
+    rows: Tensor
+
+    def __init__(self, generator: nn.Module, places: Sequence[int], count: int) -> None:
+        super().__init__()
+        self.generator = generator
+        self.places = tuple(places)
+        self.register_buffer("rows", torch.eye(count)[list(places)])
+
+    @property
+    def prior(self) -> Chosen | None:
+        """What knows the kinds of a class; none if the generator knows none."""
+        return None if getattr(self.generator, "prior", None) is None else self
+
+    def kind_of(self, z: Tensor, label: int) -> Tensor:
+        """See ``MixturePrior.kind_of``."""
+        kinds: Tensor = self.generator.prior.kind_of(z, self.places[label])  # type: ignore[operator, union-attr]
+        return kinds
+
+    def forward(self, z: Tensor, class_weights: Tensor) -> Tensor:
+        """Return the pictures of weights ``[n, chosen]``."""
+        picture: Tensor = self.generator(z, class_weights @ self.rows)
+        return picture
+
+
 class SpriteGraph(nn.Module):
     """Latent, class weights and sliders ``[n, 1]`` to premultiplied RGBA ``[n, 4, edge, edge]`` in [0, 1].
 
@@ -96,7 +127,14 @@ class SpriteGraph(nn.Module):
 
 
 def package_from_sprites(
-    run: Path, output: Path, *, palette: int = 0, reports: Sequence[Path] = (), samples: int = 512, **told: Any
+    run: Path,
+    output: Path,
+    *,
+    palette: int = 0,
+    reports: Sequence[Path] = (),
+    samples: int = 512,
+    chosen: Sequence[str] = (),
+    **told: Any,
 ) -> str:
     """Write the package ``output`` from the run of a picture family with alpha; returns its digest.
 
@@ -104,10 +142,11 @@ def package_from_sprites(
         palette: see ``SpriteModel``.
         reports: of ``assetgen eval`` of this run, see ``figures_from_reports``.
         samples: sprites a class to find sliders with; 0 makes none.
+        chosen: classes to offer, in this order; none given: all that the run learned.
         told: as ``package_of_model`` takes it.
 
     Raises:
-        ConfigInvalid: the run's pictures have no alpha or no classes, or the reports are not of it.
+        ConfigInvalid: the run's pictures have no alpha or no classes, or the reports are not of it or of other classes.
         CheckpointInvalid, ParityFailed, PolicyViolated, PackageInvalid, OutputUnwritable: see there.
     """
     saved = checkpoint.load(run / "checkpoint")
@@ -116,16 +155,21 @@ def package_from_sprites(
         raise ConfigInvalid(f"{run}: its pictures have no alpha (alpha = false), and sprites need it")
     if recipe.conditioning == "none":
         raise ConfigInvalid(f"{run}: it was told no classes (conditioning = none), and props are chosen by class")
-    reported = figures_from_reports(reports, run.resolve().name)
-    classes = tuple(saved.facts["classes"])
-    generator = trained_generator(saved, recipe, len(classes))
+    learned = tuple(saved.facts["classes"])
+    classes = _chosen(chosen, learned)
+    reported = figures_from_reports(reports, run.resolve().name, classes)
+    generator: nn.Module = trained_generator(saved, recipe, len(learned))
+    facts = run_facts(saved.facts, saved.recipe, saved.progress.pictures)
+    if classes != learned:
+        generator = Chosen(generator, [learned.index(name) for name in classes], len(learned))
+        facts["learned_classes"] = list(learned)
     model = SpriteModel(
         generator=generator,
         latent=recipe.latent,
         classes=classes,
         edge_px=recipe.crop_px,
         palette=palette,
-        facts=run_facts(saved.facts, saved.recipe, saved.progress.pictures),
+        facts=facts,
         figures=reported,
         sliders=find_sliders(generator, recipe.latent, classes, samples),
     )
@@ -215,6 +259,14 @@ def write_preview(path: Path, session: Session, manifest: Manifest) -> None:
         return Image.fromarray(on_squares(sprite)).resize((tile_px, tile_px), filter_used)
 
     preview_of_tiles(path, manifest, tile, LARGEST_TILE_PX)
+
+
+def _chosen(names: Sequence[str], learned: tuple[str, ...]) -> tuple[str, ...]:
+    if strange := [name for name in names if name not in learned]:
+        raise ConfigInvalid(f"--classes: the run did not learn {', '.join(strange)}; it learned {', '.join(learned)}")
+    if len(set(names)) < len(names):
+        raise ConfigInvalid(f"--classes {','.join(names)}: one is named twice")
+    return tuple(names) or learned
 
 
 def _example(n: int, model: SpriteModel, sliders: int, seed: int = 0) -> tuple[Tensor, ...]:

@@ -18,12 +18,13 @@ FIGURES = ("accuracy", "swd", "kid", "coverage", "ms_ssim", "pair_distance", "co
 CURVE = ("accuracy", "coverage", "ms_ssim", "pair_distance")
 
 
-def figures_from_reports(paths: Sequence[Path], run_name: str) -> dict[str, Any]:
+def figures_from_reports(paths: Sequence[Path], run_name: str, classes: Sequence[str]) -> dict[str, Any]:
     """What was measured of a run.
 
     Args:
         paths: reports of one run, with different truncations.
         run_name: name of the run's folder, which the reports must be of.
+        classes: which they must tell of, no more and no fewer.
 
     Returns:
         Empty without reports; else ``per_class``, ``figures`` and ``edges`` (name to numbers ``fake`` and ``real``) at
@@ -31,7 +32,8 @@ def figures_from_reports(paths: Sequence[Path], run_name: str) -> dict[str, Any]
         and the figures of the generated sprites, from the narrowest to the widest.
 
     Raises:
-        ConfigInvalid: not such reports, of another run, not of the same figures, or two with one truncation.
+        ConfigInvalid: not such reports, of another run or other classes, not of the same figures, or two with one
+            truncation.
     """
     if not paths:
         return {}
@@ -40,6 +42,11 @@ def figures_from_reports(paths: Sequence[Path], run_name: str) -> dict[str, Any]
         if report.get("model") != run_name:
             raise ConfigInvalid(
                 f"{path} is of {report.get('model')!r:.80}, not of the run {run_name!r}", hint="measure this run"
+            )
+        if (judged := set(report.get("classes", ()))) != set(classes):
+            raise ConfigInvalid(
+                f"{path} judges {', '.join(sorted(judged))}; the package offers {', '.join(sorted(classes))}",
+                hint="measure these: assetgen eval model RUN --classes A,B",
             )
     wideness = [float("inf") if truncation is None else truncation for truncation, _ in reports]
     if len(set(wideness)) < len(wideness):

@@ -63,8 +63,8 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_codes_of_an_encoder_are_in_the_graph(tmp_path):
-    """What draws them is part of the generator, so the package is that of any other."""
+def coded_run(folder):
+    """A run with an encoder, which has heaps of codes; returns its network."""
     torch.manual_seed(5)
     recipe = replace(
         PICTURE, family="biggan", loss="hinge", alpha=True, wrap=False, flips="mirror", classes=CLASSES, latent=LATENT,
@@ -77,7 +77,13 @@ def test_codes_of_an_encoder_are_in_the_graph(tmp_path):
     eye = torch.eye(len(CLASSES))
     standing_statistics(network, [(torch.randn(8, LATENT), eye[torch.randint(3, (8,))]) for _ in range(4)])
     facts = FACTS | {"classes": list(CLASSES)}
-    checkpoint.save(tmp_path / "checkpoint", asdict(recipe), Progress(2, 8000), facts, {"average": network.eval()}, {})
+    checkpoint.save(folder / "checkpoint", asdict(recipe), Progress(2, 8000), facts, {"average": network.eval()}, {})
+    return network
+
+
+def test_codes_of_an_encoder_are_in_the_graph(tmp_path):
+    """What draws them is part of the generator, so the package is that of any other."""
+    network, eye = coded_run(tmp_path), torch.eye(len(CLASSES))
     assert cli.main([str(tmp_path), "-o", str(tmp_path / "out" / "coded"), "--slider-samples", "0"]) == 0
     package = verify_package(tmp_path / "out" / "coded")
     assert package.manifest.provenance["parity"]["graph_against_network"] < 1e-4
@@ -87,6 +93,26 @@ def test_codes_of_an_encoder_are_in_the_graph(tmp_path):
         middle = int((network.prior.bounds[0] < 0).sum())
         mean = network.decode(network.prior.means[:1, middle], eye[:1]) * 0.5 + 0.5
     np.testing.assert_allclose(made, mean.clamp(0, 1).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", ["0", "32"])
+def test_classes_may_be_left_out(tmp_path, samples):
+    network = coded_run(tmp_path)
+    options = ["--classes", "gem,potion", "--slider-samples", samples]
+    assert cli.main([str(tmp_path), "-o", str(tmp_path / "out" / "some"), *options]) == 0
+    package = verify_package(tmp_path / "out" / "some")
+    manifest = package.manifest
+    assert [known.name for known in manifest.classes] == ["gem", "potion"]
+    assert next(spec.values for spec in manifest.parameters if spec.name == "class") == ("gem", "potion")
+    assert manifest.provenance["sprite"]["learned_classes"] == list(CLASSES)
+    assert len(manifest.provenance["sliders"]) == (6 if samples != "0" else 0)
+    z, half = torch.randn(2, LATENT), np.array([[1, 0], [0.25, 0.75]], np.float32)
+    inputs = {"z": z.numpy(), "class_weights": half}
+    inputs |= {spec.name: np.zeros((2, 1), np.float32) for spec in manifest.inputs if spec.role == "slider"}
+    with torch.no_grad():
+        wanted = network(z, torch.tensor([[0, 0, 1], [0.75, 0, 0.25]])) * 0.5 + 0.5
+    made = open_session(package, "cpu").run(inputs)["sprite"]
+    np.testing.assert_allclose(made, wanted.clamp(0, 1).numpy(), atol=1e-4)
 
 
 def save_run(folder, recipe):
@@ -259,6 +285,8 @@ def test_a_graph_that_differs_is_never_written(tmp_path, monkeypatch):
         (["--palette", "1000"], "--palette 1000: use 2 to 256"),
         (["--figures", "x.json"], "--figures: not for a run of pictures with alpha"),
         (["--report", "absent.json"], r"absent\.json cannot be read"),
+        (["--classes", "gem,shield"], "did not learn shield; it learned potion, sword, gem"),
+        (["--classes", "gem,gem"], "one is named twice"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(run, tmp_path, options, said):

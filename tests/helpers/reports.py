@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("accuracy", "swd", "kid", "coverage", "ms_ssim", "pair_distance", "copied", "gram", "seam")
+CLASSES = ("potion", "sword", "gem")
 
 
 def write_report(folder: Path, run_name: str, bound: float | None = None, **changes: Any) -> Path:
@@ -20,6 +21,7 @@ def write_report(folder: Path, run_name: str, bound: float | None = None, **chan
         "truncation": bound,
         "edges": {"fake": {"rim": 3.0, "dust": 0.1}, "real": {"rim": 2.0, "dust": 0.0}},
         "all": figures,
+        "classes": dict.fromkeys(CLASSES, figures),
     }
     path = folder / f"report_{bound}.json"
     path.write_text(json.dumps(report | changes))
