@@ -66,6 +66,14 @@ class _Compiled:
     busy: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """Inputs, and the tensors that outputs are written to; both stay where they are."""
+
+    inputs: Mapping[str, FloatArray]
+    tensors: Mapping[str, Any]
+
+
 class OpenVinoSession:
     """A graph loaded by OpenVINO; ``run`` may be called from several threads, one or two halves compute at a time."""
 
@@ -113,6 +121,21 @@ class OpenVinoSession:
 
         Runs on all threads come one after the other; what is computed by halves does not wait for anything.
         """
+        return self._run(inputs, {}, half, owner)
+
+    def bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> Bound:
+        """See ``runtime.Binds``."""
+        tensor = self._openvino.Tensor
+        return Bound(inputs, {name: tensor(values, shared_memory=True) for name, values in outputs.items()})
+
+    def run_bound(self, bound: Bound, *, half: bool = False, owner: object = None) -> None:
+        """See ``runtime.Binds``."""
+        self._run(bound.inputs, bound.tensors, half, owner)
+
+    def _run(
+        self, inputs: Mapping[str, FloatArray], tensors: Mapping[str, Any], half: bool, owner: object
+    ) -> dict[str, FloatArray]:
+        """Run into ``tensors``; without any, into arrays that are returned."""
         if half and not self._splits:
             raise RuntimeError("run() by halves of a session that does not split")
         run = _Run(owner)
@@ -122,8 +145,8 @@ class OpenVinoSession:
             with self._turn:
                 compiled, request, feeds = self._take(run, inputs, half)
                 if not half:
-                    return self._infer(run, compiled, request, feeds)
-            return self._infer(run, compiled, request, feeds)
+                    return self._infer(run, compiled, request, feeds, tensors)
+            return self._infer(run, compiled, request, feeds, tensors)
         finally:
             with self._lock:
                 self._runs.discard(run)
@@ -178,20 +201,26 @@ class OpenVinoSession:
             raise self._fault(run, error) from error
 
     def _infer(
-        self, run: _Run, compiled: _Compiled, request: Any, feeds: dict[str, FloatArray]
+        self, run: _Run, compiled: _Compiled, request: Any, feeds: dict[str, FloatArray], tensors: Mapping[str, Any]
     ) -> dict[str, FloatArray]:
+        own = {name: request.get_tensor(name) for name in tensors}
         try:
+            for name, tensor in tensors.items():
+                request.set_tensor(name, tensor)
             with self._lock:  # so that a stop comes either before the start, and is seen, or after it
                 if not run.stopped:
                     request.start_async(_of(request, feeds), share_inputs=True)
                     run.request = request
             if run.request is not None:  # one that was stopped, too, so that the next run finds it idle
                 request.wait()
-            outputs = {name: request.get_tensor(name).data.copy() for name in self._output_names}
+            copied = () if tensors else self._output_names
+            outputs = {name: request.get_tensor(name).data.copy() for name in copied}
         except (RuntimeError, TypeError, ValueError) as error:
             if not run.stopped:
                 raise self._fault(run, error) from error
         finally:
+            for name, tensor in own.items():  # the next run must not write there
+                request.set_tensor(name, tensor)
             with self._lock:  # the request is the next run's now, which a late stop must not meet
                 run.request = None
                 compiled.busy -= 1
