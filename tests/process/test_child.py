@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,24 @@ def test_the_child_imports_no_grpc_no_protobuf_and_no_torch():
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
     assert "numpy" in loaded
     assert not loaded & {"grpc", "google", "torch", "multiprocessing"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no glibc")
+@pytest.mark.parametrize(
+    ("told", "given"),
+    [
+        ("", [b"glibc.malloc.hugetlb=1"]),
+        ("glibc.malloc.arena_max=3", [b"glibc.malloc.hugetlb=1", b"glibc.malloc.arena_max=3"]),
+        ("glibc.malloc.hugetlb=0", [b"glibc.malloc.hugetlb=0"]),
+    ],
+)
+def test_it_asks_for_huge_pages_unless_the_user_says_otherwise(make, packages, monkeypatch, told, given):
+    monkeypatch.setenv("GLIBC_TUNABLES", told)
+    process = make()
+    process.open(packages["a"])
+    kept = Path(f"/proc/{process.pid}/environ").read_bytes()
+    # glibc ends each setting where it stands, with a zero in place of the colon.
+    assert re.findall(rb"glibc[.][a-z_.]+=[0-9]", kept.partition(b"GLIBC_TUNABLES=")[2]) == given
 
 
 def test_the_process_heeds_neither_ctrl_c_nor_sigterm(make, packages):
