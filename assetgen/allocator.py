@@ -12,20 +12,21 @@ _M_ARENA_MAX = -8
 _TRIM_BYTES = 512 * 2**20
 _MMAP_BYTES = 32 * 2**20
 # Each thread would take an arena of its own, up to eight a core.
-_ARENAS = 2
+ARENAS = 2
 
 
-def keep_freed_memory() -> bool:
-    """Keep freed memory for the next call, in two arenas; returns whether that was possible. Before threads start.
+def keep_freed_memory(arenas: int = ARENAS) -> bool:
+    """Keep freed memory for the next call, in few arenas; returns whether that was possible. Before threads start.
 
     Page faults dominate large messages: building and serialising 36 MB took 24 ms instead of 98. But what is kept is
     kept by arena: with one for each thread, each grows until it has held at once whatever came together there, and a
-    server under mixed load grew by 144 MiB in ten minutes, all of it free. In two the free memory is found again.
+    server under mixed load grew by 144 MiB in ten minutes, all of it free. In two the free memory is found again. One
+    alone grows in one piece, which is what huge pages need, but threads that allocate much wait for each other there.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    wanted = ((_M_TRIM_THRESHOLD, _TRIM_BYTES), (_M_MMAP_THRESHOLD, _MMAP_BYTES), (_M_ARENA_MAX, _ARENAS))
+    wanted = ((_M_TRIM_THRESHOLD, _TRIM_BYTES), (_M_MMAP_THRESHOLD, _MMAP_BYTES), (_M_ARENA_MAX, arenas))
     return all(libc.mallopt(number, value) == 1 for number, value in wanted)
 
 

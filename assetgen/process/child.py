@@ -62,7 +62,7 @@ def main(
     _die_with(parent)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
-    keep_freed_memory()
+    keep_freed_memory(arenas=1)  # where the memory of graphs lies in huge pages
     line = socket.socket(fileno=control)
     log_to(line, level)
     device = _Device(open_model)
