@@ -1,4 +1,4 @@
-"""What kinds with classes share: class weights, and the names of files; imports manifest, errors and postprocess."""
+"""What kinds with classes share: checked requests, class weights, names of files; imports plan and postprocess."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from assetgen.errors import FieldInvalid
+from assetgen.kinds.plan import MAX_SEED, check_edge, check_indices, check_integer, check_parameters
 from assetgen.manifest import Manifest
 from assetgen.postprocess import profiles
+from assetgen.types import Request
 
 NO_CLASS = "none"
 LONGEST_NAME = 64
@@ -30,6 +32,34 @@ def class_weights(manifest: Manifest, values: Mapping[str, Any]) -> tuple[tuple[
     if blend:
         weights[names.index(second)] += blend
     return tuple(weights), first
+
+
+def resolve_drawn(manifest: Manifest, request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check what all kinds share that are drawn from a latent, by class; raises FieldInvalid.
+
+    Returns:
+        Fields of the plan (seed, first_index, count, width_px, height_px, class_weights, class_name, truncation,
+        sliders, output), and the checked parameters by name.
+    """
+    seed = check_integer(request.seed, 0, MAX_SEED, "seed")
+    first_index, count = check_indices(request)
+    values: dict[str, Any] = check_parameters(manifest.parameters, request.parameters, manifest.id)
+    weights, class_name = class_weights(manifest, values)
+    if request.output.name:
+        check_asset_name(request.output.name, first_index + count - 1)
+    fields = {
+        "seed": seed,
+        "first_index": first_index,
+        "count": count,
+        "width_px": check_edge(request.width_px, manifest.size, manifest.id, "width_px"),
+        "height_px": check_edge(request.height_px, manifest.size, manifest.id, "height_px"),
+        "class_weights": weights,
+        "class_name": class_name[:40],
+        "truncation": values.get("truncation", 1.0),
+        "sliders": {spec.name: values.get(spec.name, 0.0) for spec in manifest.inputs if spec.role == "slider"},
+        "output": request.output,
+    }
+    return fields, values
 
 
 def check_asset_name(name: str, last_index: int) -> None:

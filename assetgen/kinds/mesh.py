@@ -18,16 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from assetgen import check as arrays
 from assetgen import latents
 from assetgen.errors import FieldInvalid, InternalError, PackageInvalid
-from assetgen.kinds.classes import NO_CLASS, asset_name, check_asset_name, class_weights
+from assetgen.kinds.classes import NO_CLASS, asset_name, resolve_drawn
 from assetgen.kinds.declared import check_declared
-from assetgen.kinds.plan import MAX_SEED, check_edge, check_indices, check_integer, check_parameters
 from assetgen.manifest import Manifest
 from assetgen.package import VerifiedPackage
 from assetgen.postprocess import encode, mesh_files, profiles, xmp
@@ -115,29 +113,15 @@ def made_maps(_manifest: Manifest) -> tuple[MapKind, ...]:
 
 def resolve(manifest: Manifest, request: Request) -> Plan:
     """Check the request against the model, and fill in what it leaves open; raises FieldInvalid."""
-    seed = check_integer(request.seed, 0, MAX_SEED, "seed")
-    first_index, count = check_indices(request)
-    values: dict[str, Any] = check_parameters(manifest.parameters, request.parameters, manifest.id)
-    weights, class_name = class_weights(manifest, values)
-    if request.output.name:
-        check_asset_name(request.output.name, first_index + count - 1)
+    fields, values = resolve_drawn(manifest, request)
     _check_output(request.output)
     return Plan(
-        seed=seed,
-        first_index=first_index,
-        count=count,
-        width_px=check_edge(request.width_px, manifest.size, manifest.id, "width_px"),
-        height_px=check_edge(request.height_px, manifest.size, manifest.id, "height_px"),
-        class_weights=weights,
-        truncation=values.get("truncation", 1.0),
-        sliders={spec.name: values.get(spec.name, 0.0) for spec in manifest.inputs if spec.role == "slider"},
+        **fields,
         triangles=_budgets(values.get("triangles", 2000), values.get("levels", 1)),
         flat=values.get("normals", FLAT) == FLAT,
         format=values.get("format", GLB),
         size_m=values.get("size", 1.0),
         preview_px=_preview_px(values.get("preview", 0)),
-        class_name=class_name[:40],
-        output=request.output,
     )
 
 

@@ -30,9 +30,8 @@ import numpy as np
 from assetgen import check as arrays
 from assetgen import latents
 from assetgen.errors import FieldInvalid, PackageInvalid
-from assetgen.kinds.classes import NO_CLASS, asset_name, check_asset_name, class_weights
+from assetgen.kinds.classes import NO_CLASS, asset_name, resolve_drawn
 from assetgen.kinds.declared import Numbers, check_declared
-from assetgen.kinds.plan import MAX_SEED, check_edge, check_indices, check_integer, check_parameters
 from assetgen.manifest import Manifest
 from assetgen.package import VerifiedPackage
 from assetgen.postprocess import atlas, encode, pixelart, profiles, sprites, xmp
@@ -116,31 +115,17 @@ def made_maps(_manifest: Manifest) -> tuple[MapKind, ...]:
 
 def resolve(manifest: Manifest, request: Request) -> Plan:
     """Check the request against the model, and fill in what it leaves open; raises FieldInvalid."""
-    seed = check_integer(request.seed, 0, MAX_SEED, "seed")
-    first_index, count = check_indices(request)
-    values: dict[str, Any] = check_parameters(manifest.parameters, request.parameters, manifest.id)
-    weights, class_name = class_weights(manifest, values)
+    fields, values = resolve_drawn(manifest, request)
     _check_palette(values.get("palette", 0))
-    if request.output.name:
-        check_asset_name(request.output.name, first_index + count - 1)
     _check_output(request.output)
     return Plan(
-        seed=seed,
-        first_index=first_index,
-        count=count,
-        width_px=check_edge(request.width_px, manifest.size, manifest.id, "width_px"),
-        height_px=check_edge(request.height_px, manifest.size, manifest.id, "height_px"),
-        class_weights=weights,
-        truncation=values.get("truncation", 1.0),
-        sliders={spec.name: values.get(spec.name, 0.0) for spec in manifest.inputs if spec.role == "slider"},
+        **fields,
         palette=values.get("palette", 0),
         alpha_threshold=values.get("alpha_threshold", 0.5) if values.get("alpha", SOFT) == HARD else None,
         trim_margin_px=values.get("trim_margin", 0) if values.get("trim", OFF) == ON else None,
         pixel_size=values.get("pixel_size", 1),
         pivot=values.get("pivot", "center"),
         sidecar=values.get("sidecar", OFF) == ON,
-        class_name=class_name[:40],
-        output=request.output,
     )
 
 

@@ -21,20 +21,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from assetgen import check as arrays
 from assetgen import latents, layouts
 from assetgen.errors import PackageInvalid
-from assetgen.kinds.classes import NO_CLASS, asset_name, check_asset_name, class_weights
+from assetgen.kinds.classes import NO_CLASS, asset_name, resolve_drawn
 from assetgen.kinds.plan import (
-    MAX_SEED,
-    check_edge,
-    check_indices,
-    check_integer,
-    check_parameters,
     shown,
 )
 from assetgen.manifest import PARTS, PATTERNS, InputSpec, LayoutSpec, Manifest
@@ -151,36 +145,23 @@ def made_maps(manifest: Manifest) -> tuple[MapKind, ...]:
 
 def resolve(manifest: Manifest, request: Request) -> Plan:
     """Check the request against the model, and fill in what it leaves open; raises FieldInvalid."""
-    seed = check_integer(request.seed, 0, MAX_SEED, "seed")
-    first_index, count = check_indices(request)
-    values: dict[str, Any] = check_parameters(manifest.parameters, request.parameters, manifest.id)
-    weights, class_name = class_weights(manifest, values)
+    fields, values = resolve_drawn(manifest, request)
+    seed, weights = fields["seed"], fields["class_weights"]
     relief_px = sum(weight * known.relief_px for weight, known in zip(weights, manifest.classes, strict=True))
     variation_seed, pattern = values.get("variation_seed", -1), values.get("pattern", ANY_PATTERN)
     mix_seed, part = values.get("mix_seed", -1), values.get("mix_part", ALL_PARTS)
     mix = 0.0 if mix_seed < 0 else values.get("mix", 1.0)
-    if request.output.name:
-        check_asset_name(request.output.name, first_index + count - 1)
     return Plan(
-        seed=seed,
-        first_index=first_index,
-        count=count,
-        width_px=check_edge(request.width_px, manifest.size, manifest.id, "width_px"),
-        height_px=check_edge(request.height_px, manifest.size, manifest.id, "height_px"),
-        class_weights=weights,
-        truncation=values.get("truncation", 1.0),
+        **fields,
         layout_seed=seed if variation_seed < 0 else variation_seed,
         layout=manifest.classes[weights.index(max(weights))].layout,
         pattern="" if pattern == ANY_PATTERN else pattern,
         pattern_scale=values.get("pattern_scale", 1.0),
         mix_seed=mix_seed,
         mix=tuple(mix if part in (ALL_PARTS, name) else 0.0 for name in PARTS),
-        sliders={spec.name: values.get(spec.name, 0.0) for spec in manifest.inputs if spec.role == "slider"},
         relief_px=relief_px * values.get("relief", 1.0),
         roughness_shift=values.get("roughness_shift", 0.0),
         metal=any(weight and known.metal for weight, known in zip(weights, manifest.classes, strict=True)),
-        class_name=class_name[:40],
-        output=request.output,
         needed=_check_output(manifest, request.output),
     )
 
