@@ -245,29 +245,6 @@ def test_computes_what_the_reference_computes(package, session, batch, cells):
 
 
 @needs_openvino
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("device", ["openvino", "openvino:bf16"])
-def test_bound_arrays_get_the_bytes_of_a_run_and_no_later_ones(package, device, half):
-    if device not in openvino.usable_devices()[0]:
-        pytest.skip("this processor has no bf16")
-    session, feeds = open_session(package, device, 2), tiny_feeds(cells=(2, 5))
-    outputs = {name: np.zeros_like(values) for name, values in session.run(feeds).items()}
-    bound = session.bind(feeds, outputs)
-    for seed in (0, 1):
-        for name, values in tiny_feeds(seed, cells=(2, 5)).items():
-            feeds[name][...] = values  # what lies there counts, not what lay there
-        session.run_bound(bound, half=half)
-        kept = digest_of(outputs)
-        assert kept == digest_of(session.run(feeds, half=half))
-    session.run(tiny_feeds(2, cells=(2, 5)), half=half)
-    assert digest_of(outputs) == kept
-    wrong = session.bind(feeds, {name: np.zeros((1, 1, 2, 2), np.float32) for name in outputs})
-    with pytest.raises(InternalError):
-        session.run_bound(wrong, half=half)
-    assert digest_of(session.run(feeds, half=half)) == kept
-
-
-@needs_openvino
 @pytest.mark.parametrize("cells", [(2, 2), (4, 4), (12, 20)])
 def test_rolling_the_inputs_rolls_the_outputs(session, cells):
     feeds = tiny_feeds(cells=cells)
