@@ -21,12 +21,12 @@ from onnx.reference import ReferenceEvaluator
 from assetgen import doctor, golden
 from assetgen.errors import Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
 from assetgen.fidelity import psnr_db
-from assetgen.package import VerifiedPackage, verify_package, write_manifest
+from assetgen.package import VerifiedPackage, write_manifest
 from assetgen.runtime import open_session, openvino, precision_of, self_check
 from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.devices import describe_devices
 from tests.helpers.serving import write_model
-from tests.helpers.tiny_package import tiny_feeds, tiny_manifest, write_tiny_package
+from tests.helpers.tiny_package import digest_of, tiny_feeds, tiny_manifest
 
 INSTALLED = openvino.installed_version() != ""
 HAS_BF16 = INSTALLED and "openvino:bf16" in openvino.usable_devices()[0]
@@ -38,20 +38,6 @@ SIZES = [(2, 2), (4, 4), (2, 5), (6, 3), (3, 3)]
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory) -> VerifiedPackage:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_package(folder)
-    return verify_package(folder)
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory) -> VerifiedPackage:
-    folder = tmp_path_factory.mktemp("models") / "wide"
-    write_tiny_package(folder, channels=32)
-    return verify_package(folder)
-
-
-@pytest.fixture(scope="module")
 def session(package) -> Any:
     return open_session(package, "openvino")
 
@@ -59,10 +45,6 @@ def session(package) -> Any:
 @pytest.fixture(scope="module")
 def rounded(package) -> Any:
     return open_session(package, "openvino:bf16")
-
-
-def digest_of(values: dict[str, Any]) -> list[bytes]:
-    return [array.tobytes() for array in values.values()]
 
 
 def write_golden_model(folder: Path) -> None:

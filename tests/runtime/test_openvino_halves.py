@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import numpy as np
 import pytest
 
 from assetgen.errors import Cancelled, InternalError
-from assetgen.package import VerifiedPackage, verify_package
 from assetgen.runtime import open_session, openvino, self_check
-from tests.helpers.tiny_package import tiny_feeds, write_tiny_package
+from tests.helpers.tiny_package import digest_of, tiny_feeds
 
 INSTALLED = openvino.installed_version() != ""
 HAS_BF16 = INSTALLED and "openvino:bf16" in openvino.usable_devices()[0]
@@ -20,17 +18,6 @@ needs_bf16 = pytest.mark.skipif(
     not HAS_BF16, reason="OPENVINO BF16 NOT TESTED: no openvino, or a processor without bf16"
 )
 SIZES = [(2, 2), (4, 4)]
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory) -> VerifiedPackage:
-    folder = tmp_path_factory.mktemp("models") / "wide"
-    write_tiny_package(folder, channels=32)
-    return verify_package(folder)
-
-
-def digest_of(values: dict[str, Any]) -> list[bytes]:
-    return [array.tobytes() for array in values.values()]
 
 
 HALVES = ["openvino", pytest.param("openvino:bf16", marks=needs_bf16)]

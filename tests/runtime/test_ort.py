@@ -24,24 +24,10 @@ from assetgen.runtime import cuda, open_session, ort, self_check
 from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
 from assetgen.runtime.devices import describe_devices
-from tests.helpers.tiny_package import tiny_feeds, write_tiny_package
+from tests.helpers.tiny_package import digest_of, tiny_feeds, write_tiny_package
 
 SHAPES = {"base_color": 3, "height": 1, "roughness": 1, "metallic": 1}
 GPU = CudaDevice(0, "NVIDIA Test", "9.0", "13.0")
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory) -> VerifiedPackage:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_package(folder)
-    return verify_package(folder)
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory) -> VerifiedPackage:
-    folder = tmp_path_factory.mktemp("models") / "wide"
-    write_tiny_package(folder, channels=32)
-    return verify_package(folder)
 
 
 @pytest.mark.parametrize(("batch", "cells"), [(1, (4, 4)), (1, (2, 5)), (3, (3, 2))])
@@ -79,10 +65,6 @@ def test_every_output_depends_on_every_input(package, name):
     before, after = session.run(feeds), session.run({**feeds, name: feeds[name] * np.float32(0.5)})
     for output, values in before.items():
         assert np.abs(values - after[output]).max() > 1e-3
-
-
-def digest_of(values: dict[str, Any]) -> list[bytes]:
-    return [array.tobytes() for array in values.values()]
 
 
 def test_equal_backends_give_equal_bytes(package):

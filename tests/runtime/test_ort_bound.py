@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import numpy as np
 import pytest
 
 from assetgen.errors import Cancelled, InternalError
-from assetgen.package import VerifiedPackage, verify_package
 from assetgen.runtime import Binds, open_session
-from tests.helpers.tiny_package import tiny_feeds, write_tiny_package
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory) -> VerifiedPackage:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_package(folder)
-    return verify_package(folder)
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory) -> VerifiedPackage:
-    folder = tmp_path_factory.mktemp("models") / "wide"
-    write_tiny_package(folder, channels=32)
-    return verify_package(folder)
-
-
-def digest_of(values: dict[str, Any]) -> list[bytes]:
-    return [array.tobytes() for array in values.values()]
+from tests.helpers.tiny_package import digest_of, tiny_feeds
 
 
 def test_a_session_says_that_it_can(package):
