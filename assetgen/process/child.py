@@ -152,8 +152,7 @@ class _Device:
 
     def _close(self, model: int) -> None:
         self._sessions.pop(model).close()
-        self._layouts = {key: layout for key, layout in self._layouts.items() if key[0] != model}
-        self._ties.clear()
+        self._ties.clear()  # they hold on to its memory
 
     def _run(self, question: Message) -> tuple[Message, dict[str, NDArray[Any]]]:
         """Run, at once from and to the parent's memory where the session can, and what comes out is known to fit."""

@@ -203,9 +203,10 @@ class OpenVinoSession:
     def _infer(
         self, run: _Run, compiled: _Compiled, request: Any, feeds: dict[str, FloatArray], tensors: Mapping[str, Any]
     ) -> dict[str, FloatArray]:
-        own = {name: request.get_tensor(name) for name in tensors}
+        own: dict[str, Any] = {}
         try:
             for name, tensor in tensors.items():
+                own[name] = request.get_tensor(name)
                 request.set_tensor(name, tensor)
             with self._lock:  # so that a stop comes either before the start, and is seen, or after it
                 if not run.stopped:
