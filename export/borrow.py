@@ -56,4 +56,5 @@ def _of_classes(name: str, tensor: Tensor, chosen: Sequence[int]) -> Tensor:
     key = name.partition(".")[2]
     if key == "embed.weight":  # scaled by the number of its inputs when it runs
         return tensor[:, chosen] * math.sqrt(len(chosen) / tensor.shape[1])
-    return tensor[chosen] if key in ("brightness", "metal", "jointed") else tensor
+    by_class = ("brightness", "metal", "jointed", "noise_strength.0", "noise_strength.1")
+    return tensor[chosen] if key in by_class else tensor

@@ -21,6 +21,8 @@ SCALE = 4
 JOINT_DEPTH = 1.5
 # What the convolutions may add to the logit of height; at 1 they learn the few scans by heart.
 CORRECTION = 0.3
+# How loud noise is at first: a network that starts without it never learns to use it, and repeats one mark instead.
+NOISE = 0.3
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class DetailNetwork(nn.Module):
         self.look = nn.Sequential(*(Residual(one) for _ in range(config.blocks)))
         self.twice = nn.ModuleList([DoublingConv(one, two), Conv(two, two, 3, wrap=True)])
         self.fourfold = nn.ModuleList([DoublingConv(two, four), Conv(four, four, 3, wrap=True)])
-        self.noise_strength = nn.ParameterList([nn.Parameter(torch.zeros(two)), nn.Parameter(torch.zeros(four))])
+        # By class: asphalt is all grain, metal hardly any.
+        loud = (torch.full((config.classes, width), NOISE) for width in (two, four))
+        self.noise_strength = nn.ParameterList(nn.Parameter(strength) for strength in loud)
         self.leave = Conv(four, 6, 3, wrap=True)
         # Metallic is 0 by construction in classes without metal: too few maps exist to learn that.
         self.register_buffer("metal", torch.tensor(metal, dtype=torch.float32))
@@ -106,7 +110,7 @@ class DetailNetwork(nn.Module):
         x = activate(self.enter(picture) + self.embed(class_weights)[:, :, None, None])
         x = self.look(x)
         for layers, strength, noise in zip((self.twice, self.fourfold), self.noise_strength, noises, strict=True):
-            x = activate(layers[0](x) + noise * strength[None, :, None, None])
+            x = activate(layers[0](x) + noise * (class_weights @ strength)[:, :, None, None])
             x = activate(layers[1](x))
         maps = self.leave(x).float()
         base_color = upsample(upsample(picture.float())) + maps[:, :3] if large is None else large

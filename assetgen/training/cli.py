@@ -20,6 +20,7 @@ from assetgen.errors import ConfigInvalid, DataInvalid, RuntimeMissing
 from assetgen.training.recipe import DetailRecipe, PictureRecipe, TextureRecipe, recipe_from_values, values_from_toml
 
 if TYPE_CHECKING:
+    from assetgen.datasets.mapsets import MapSet
     from assetgen.datasets.volumes import VolumeItem
     from assetgen.training.loop import Task
 
@@ -50,6 +51,8 @@ def main(argv: list[str]) -> int:
         raise ConfigInvalid(f"--minutes {arguments.minutes} is not allowed; use more than 0")
     if arguments.resume and arguments.transfer:
         raise ConfigInvalid("--resume and --transfer exclude each other", hint="--transfer starts a new run")
+    if arguments.drawn is not None and arguments.what != "detail":
+        raise ConfigInvalid("--drawn goes with detail, which is given what a texture run draws")
     keep_freed_memory()  # a step takes a thirtieth less
     writes = not (bench or arguments.dry_run)
     if writes and not arguments.resume and (arguments.run / "checkpoint").exists():
@@ -162,6 +165,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="teach this smaller network to answer as that run's does; family stargan may have one teacher a look",
     )
+    parser.add_argument(
+        "--drawn",
+        type=Path,
+        metavar="RUN",
+        help="for detail: learn on what this texture run draws, too, which is what the network will be given",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to PyTorch")
     parser.add_argument(
@@ -270,7 +279,30 @@ def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapp
     names = {entry.id for entry in sets}
     facts = _facts(arguments.data, [item for item in items if item.id in names], classes)
     counts = Counter(classes[entry.label] if entry.label >= 0 else "other" for entry in sets)
-    return DetailTask(recipe, classes, sets, validation, facts, device), counts
+    drawn, told = _drawn(arguments, recipe, classes)
+    return DetailTask(recipe, classes, sets, validation, {**facts, **told}, device, drawn), counts
+
+
+def _drawn(
+    arguments: argparse.Namespace, recipe: DetailRecipe, classes: Sequence[str]
+) -> tuple[Sequence[MapSet], Mapping[str, Any]]:
+    """What the texture run draws, if one is named, and what provenance says of it."""
+    from assetgen.training import checkpoint, distil
+    from assetgen.training.drawn import drawn_sets, read_artist
+
+    if arguments.drawn is not None and not recipe.adversarial:
+        raise ConfigInvalid(
+            "--drawn: nothing can be learned from pictures without maps while adversarial is 0", hint="leave it out"
+        )
+    artist = None if arguments.drawn is None else read_artist(arguments.drawn, classes, recipe.scan_px)
+    told = {} if artist is None else {"drawn_by": distil.told(artist)}
+    if arguments.resume:
+        before = checkpoint.load(arguments.run / "checkpoint").facts.get("drawn_by")
+        if json.dumps(before, sort_keys=True) != json.dumps(told.get("drawn_by"), sort_keys=True):
+            raise ConfigInvalid(
+                "--drawn is not what the run began with", hint="resume with the same texture run, or without one"
+            )
+    return () if artist is None else drawn_sets(artist, classes, recipe.scan_px), told
 
 
 def _style_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:

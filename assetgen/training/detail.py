@@ -1,13 +1,18 @@
 """What one step of detail training does; needs torch.
 
 network          regress base colour, height, roughness, metallic; later also fool the discriminator
-discriminator    real and predicted crops of base colour; gradient penalty now and then
+discriminator    what crops of base colour have beyond the input, real ones and added ones, by class; gradient penalty
+                 now and then
 average          move the averaged network
+
+What the texture network draws is not what a scan looks like when shrunk. Pictures drawn by it (``drawn``) are taught
+beside the scans: they must keep their colours, and what is added to them must look like that of scans.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -34,6 +40,9 @@ LOSS = losses.LOSSES["ns_logistic"]
 SCALARS = ("height", "roughness", "metallic")
 CROP_STREAM = 1 << 40
 NOISE_STREAM = 1 << 48
+DRAWN_NOISE = 1 << 40
+# The discriminator's view of what lies beyond the input: in scans its deviation is about a tenth.
+CONTRAST = 4.0
 # Items that teach detail are few; small map sets are mostly ground. This share of crops comes from the former.
 DETAIL_SHARE = 0.75
 DEFAULT_RELIEF_PX = 12.0
@@ -44,10 +53,12 @@ class Batch:
     """Crops of one kind: with a large picture (``scale`` 4) or without (``scale`` 1).
 
     Attributes:
+        labels: class numbers ``[n]``, -1 for a class the network is not told of, whether or not it is told this time.
         targets: by name ``[n, c, H, W]``; masks ``[n]`` say which samples know the target.
     """
 
     small: Tensor
+    labels: NDArray[np.int64]
     class_weights: Tensor
     large: Tensor | None
     targets: dict[str, Tensor]
@@ -63,7 +74,11 @@ def detail_network(recipe: DetailRecipe, classes: Sequence[str]) -> DetailNetwor
 
 
 class DetailTask:
-    """A detail network, its average and its discriminator in training; the same for the same recipe."""
+    """A detail network, its average and its discriminator in training; the same for the same recipe.
+
+    Args:
+        drawn: pictures without maps that a texture network has drawn.
+    """
 
     def __init__(
         self,
@@ -73,6 +88,7 @@ class DetailTask:
         validation: Sequence[MapSet],
         facts: Mapping[str, Any],
         device: str = "cpu",
+        drawn: Sequence[MapSet] = (),
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
@@ -81,13 +97,14 @@ class DetailTask:
         self.detailed = [entry for entry in sets if entry.large is not None]
         self.coarse = [entry for entry in sets if entry.large is None]
         self.validation = list(validation)
+        self.drawn = list(drawn)
         self.facts = facts
         self.device = device
         self.teacher: torch.nn.Module | None = None
         self.network = detail_network(recipe, classes)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.discriminator = Discriminator(
-            DiscriminatorConfig(classes=1, edge_px=recipe.score_px, widths=recipe.discriminator_widths)
+            DiscriminatorConfig(classes=len(classes) + 1, edge_px=recipe.score_px, widths=recipe.discriminator_widths)
         )
         self.modules: dict[str, torch.nn.Module] = {
             "network": self.network,
@@ -116,7 +133,7 @@ class DetailTask:
         detailed = bool(self.detailed) and (not self.coarse or rng.random() < DETAIL_SHARE)
         batch = self._batch(rng, self.detailed if detailed else self.coarse)
         maps = self._predict(self.network, batch.small, batch.class_weights, progress.step, batch.large)
-        loss = regression(maps, batch, sums)
+        loss = regression(*_inside(maps, batch, recipe.margin_px), recipe.fine, sums)
         if self.teacher is not None:
             with torch.no_grad():
                 wanted = self._predict(self.teacher, batch.small, batch.class_weights, progress.step, batch.large)
@@ -127,14 +144,22 @@ class DetailTask:
             loss = loss + recipe.distil * torch.stack(distances).mean()
         fools = detailed and recipe.adversarial > 0 and done >= recipe.adversarial_from
         if fools and batch.large is not None:
-            places = rng.integers(batch.large.shape[2] - recipe.score_px + 1, size=2)
-            real, fake = (_window(x, places, recipe.score_px) for x in (batch.large, maps.base_color))
+            painted = [maps.base_color]
+            labels = [batch.labels, batch.labels]
+            if self.drawn:
+                more = self._batch(rng, self.drawn, batch.labels)
+                added = self._predict(self.network, more.small, more.class_weights, DRAWN_NOISE + progress.step, None)
+                loss = loss + regression(*_inside(added, more, recipe.margin_px), 0.0, Sums())
+                painted, labels = [*painted, added.base_color], [*labels, more.labels]
+            shown = self._shown(rng, [batch.large, *painted])
+            real, fake = shown[: recipe.batch].detach(), shown[recipe.batch :]
+            seen = torch.from_numpy(np.concatenate(labels) % (len(self.classes) + 1)).to(self.device)
             self.discriminator.requires_grad_(False)
-            loss = loss + recipe.adversarial * LOSS.generator(torch.zeros(0), self._score(fake))
+            loss = loss + recipe.adversarial * LOSS.generator(torch.zeros(0), self._score(fake, seen[recipe.batch :]))
             self.discriminator.requires_grad_(True)
         descend(self.network, self.optimisers["network_adam"], loss, "g", sums)
         if fools:
-            self._discriminator_step(real, fake.detach(), progress.step, sums)
+            self._discriminator_step(real, fake.detach(), seen, progress.step, sums)
         move_average(self.average, self.network, recipe, progress.pictures)
         return replace(progress, step=progress.step + 1, pictures=progress.pictures + recipe.batch)
 
@@ -145,7 +170,8 @@ class DetailTask:
     def snapshot(self, path: Path) -> None:
         """Measure validation errors and relief, and draw input, result and target beside each other."""
         self.facts = {**self.facts, "validation": self._validate(), "relief_px": self._relief()}
-        _write_sheet(path, self, (self.validation + self.detailed + self.coarse)[:10])
+        apart = self.drawn[:: max(len(self.drawn) // 6, 1)][:6]
+        _write_sheet(path, self, [*(self.validation + self.detailed + self.coarse)[:10], *apart])
 
     def predict(self, entry: MapSet) -> Maps:
         """Maps of a whole item by the averaged network, with fixed noise."""
@@ -171,32 +197,40 @@ class DetailTask:
             maps: Maps = network(small, class_weights, noises)
         return maps
 
-    def _score(self, crops: Tensor) -> Tensor:
+    def _shown(self, rng: np.random.Generator, pictures: Sequence[Tensor]) -> Tensor:
+        """What the discriminator sees of pictures ``[n, 3, 4 crop, 4 crop]``, one after the other."""
+        edge, margin = self.recipe.score_px, SCALE * self.recipe.margin_px
+        seen = beyond(torch.cat(list(pictures)))
+        places = margin + rng.integers(seen.shape[2] - 2 * margin - edge + 1, size=2)
+        return _window(seen, places, edge).contiguous(memory_format=torch.channels_last)
+
+    def _score(self, crops: Tensor, labels: Tensor) -> Tensor:
         with autocast(self.recipe, self.device):
-            scores: Tensor = self.discriminator(crops, torch.zeros(len(crops), dtype=torch.long, device=self.device))
+            scores: Tensor = self.discriminator(crops, labels)
         return scores
 
-    def _discriminator_step(self, real: Tensor, fake: Tensor, step: int, sums: Sums) -> None:
+    def _discriminator_step(self, real: Tensor, fake: Tensor, labels: Tensor, step: int, sums: Sums) -> None:
         recipe = self.recipe
-        real_scores, fake_scores = self._score(torch.cat([real, fake])).chunk(2)
-        loss = LOSS.discriminator(real_scores, fake_scores)
+        scores = self._score(torch.cat([real, fake]), labels)
+        loss = LOSS.discriminator(scores[: len(real)], scores[len(real) :])
         adam_d = self.optimisers["discriminator_adam"]
         adam_d.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if step % recipe.r1_interval == 0:
             real = real.detach().requires_grad_(True)
-            labels = torch.zeros(len(real), dtype=torch.long, device=self.device)
-            penalty = losses.zero_centred_penalty(self.discriminator(real, labels), real)
+            penalty = losses.zero_centred_penalty(self.discriminator(real, labels[: len(real)]), real)
             (penalty * recipe.r1_gamma * recipe.r1_interval).backward()  # type: ignore[no-untyped-call]
         sanitise(self.discriminator, "d", sums)
         adam_d.step()
         sums.add("loss_d", loss)
 
-    def _batch(self, rng: np.random.Generator, sets: Sequence[MapSet]) -> Batch:
-        """Random crops, flipped; slopes change sign with the axis that is flipped."""
+    def _batch(
+        self, rng: np.random.Generator, sets: Sequence[MapSet], labels: NDArray[np.int64] | None = None
+    ) -> Batch:
+        """Random crops, flipped, of these classes if they are named; slopes change sign with the axis flipped."""
         recipe = self.recipe
         edge = recipe.crop_px
-        chosen = [sets[i] for i in rng.integers(len(sets), size=recipe.batch)]
+        chosen = _chosen(rng, sets, recipe.batch) if labels is None else [_like(rng, sets, label) for label in labels]
         scale = SCALE if chosen[0].large is not None else 1
         small, large = [], []
         targets: dict[str, list[np.ndarray[Any, Any] | None]] = {name: [] for name in (*SCALARS, "slopes")}
@@ -219,6 +253,7 @@ class DetailTask:
         told = rng.random(recipe.batch) >= recipe.class_dropout
         return Batch(
             small=_tinted(_tensor(np.stack(small), self.device), tint),
+            labels=np.array([entry.label for entry in chosen]),
             class_weights=self._class_weights([e.label if tell else -1 for e, tell in zip(chosen, told, strict=True)]),
             large=_tinted(_tensor(np.stack(large), self.device), tint) if large else None,
             targets={name: _stack(values, self.device) for name, values in known.items()},
@@ -277,7 +312,45 @@ class DetailTask:
         return {name: round(float(np.median(values)) if values else usual, 2) for name, values in ratios.items()}
 
 
-def regression(maps: Maps, batch: Batch, sums: Sums) -> Tensor:
+def beyond(pictures: Tensor) -> Tensor:
+    """What a picture ``[n, 3, h, w]`` has beyond the same at a quarter of its size, brought to a contrast of about 1.
+
+    The discriminator judges that alone: the rest is given, and a drawn picture could be told from a scan by it.
+    """
+    small = F.avg_pool2d(pictures, SCALE)
+    return CONTRAST * (pictures - F.interpolate(small, scale_factor=SCALE, mode="bilinear", align_corners=False))
+
+
+def _chosen(rng: np.random.Generator, sets: Sequence[MapSet], count: int) -> list[MapSet]:
+    """Some at random; of a class with four times as many, twice as often."""
+    of_class = Counter(entry.label for entry in sets)
+    chances = np.array([of_class[entry.label] ** -0.5 for entry in sets])
+    return [sets[i] for i in rng.choice(len(sets), size=count, p=chances / chances.sum())]
+
+
+def _like(rng: np.random.Generator, sets: Sequence[MapSet], label: int) -> MapSet:
+    """One of that class; of any, if there is none."""
+    same = [entry for entry in sets if entry.label == label] or sets
+    return same[int(rng.integers(len(same)))]
+
+
+def _inside(maps: Maps, batch: Batch, margin_px: int) -> tuple[Maps, Batch]:
+    """Both without a border of so many input pixels."""
+
+    def cut(x: Tensor) -> Tensor:
+        margin = margin_px * (x.shape[2] // batch.small.shape[2])
+        return x[:, :, margin : x.shape[2] - margin, margin : x.shape[3] - margin]
+
+    known = replace(
+        batch,
+        small=cut(batch.small),
+        large=None if batch.large is None else cut(batch.large),
+        targets={name: cut(values) for name, values in batch.targets.items()},
+    )
+    return Maps(*(cut(getattr(maps, name)) for name in ("base_color", *SCALARS))), known
+
+
+def regression(maps: Maps, batch: Batch, fine_weight: float, sums: Sums) -> Tensor:
     """Distance of the maps from what is known of them; every term is a mean over known samples.
 
     Colours must average to the input; finer colours are mostly the discriminator's business, since a mean over what
@@ -288,7 +361,7 @@ def regression(maps: Maps, batch: Batch, sums: Sums) -> Tensor:
     if batch.large is not None:
         fine = F.l1_loss(maps.base_color, batch.large)
         sums.add("color_fine", fine)
-        loss = loss + 0.2 * fine
+        loss = loss + fine_weight * fine
     scale = 1 if batch.large is not None else SCALE
     for name in ("roughness", "metallic"):
         if name in batch.targets:

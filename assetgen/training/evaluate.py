@@ -34,6 +34,7 @@ from assetgen.training.batches import Reals, grounded, reals_from_items
 from assetgen.training.classifier import ClassifierRecipe, balanced_crops, train_classifier
 from assetgen.training.compare import comparison
 from assetgen.training.recipe import PictureRecipe, TextureRecipe, recipe_from_values, values_from_toml
+from assetgen.training.texels import texels
 
 NO_CLASSIFIER = "none"
 MIN_PER_CLASS = 8
@@ -153,8 +154,10 @@ def _model(arguments: argparse.Namespace) -> int:
     _say(f"{train.count} training and {validation.count} validation pictures in {len(chosen)} classes")
     make = _from_package if (arguments.model / "manifest.json").is_file() else _from_run
     begun_s = time.perf_counter()
-    fakes = make(arguments, recipe, classes, chosen)
+    whole, scale = make(arguments, recipe, classes, chosen)
     spent_ms = (time.perf_counter() - begun_s) * 1e3 / (len(chosen) * arguments.per_class)
+    fakes = [shrunk(pictures, scale) for pictures in whole]
+    finer = _texels(arguments, recipe, dict(zip(chosen, whole, strict=True)), scale)
     cut = [
         [
             balanced_crops(reals, label, len(fakes[label]), recipe.crop_px, arguments.seed)
@@ -173,6 +176,9 @@ def _model(arguments: argparse.Namespace) -> int:
         f"edges: {name} {edges['fake'][name]:.4g}/{edges['real'][name]:.4g}, all classes"
         for name in edges.get("fake", ())
     ]
+    if finer:
+        pairs = (f"of {size} px {finer['fake'][size]:.4g}/{finer['real'][size]:.4g}" for size in finer["fake"])
+        lines.append(f"texels beyond the texture network: SWD {', '.join(pairs)}; {', '.join(finer['classes'])}")
     notes = _notes(arguments.data, source, instrument, arguments.per_class)
     print("\n\n".join([table(report), *lines, *notes, verdict.as_text(judged)]))  # noqa: T201
     if arguments.json:
@@ -182,6 +188,7 @@ def _model(arguments: argparse.Namespace) -> int:
             "notes": notes,
             "pretrained": pretrained,
             "edges": edges,
+            "texels": finer,
             "truncation": arguments.truncation,
             "classifier_sha256": instrument.sha256 if instrument else None,
         }
@@ -189,6 +196,16 @@ def _model(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         sheet(subject, report).save(arguments.sheet, format="PNG")
     return 0
+
+
+def _texels(
+    arguments: argparse.Namespace, recipe: Recipe, pictures: Mapping[str, ByteArray], scale: int
+) -> dict[str, dict[str, float]]:
+    """Figures of what a detail network adds; nothing where there is none, or no scan to compare with."""
+    if scale == 1 or not isinstance(recipe, TextureRecipe):
+        return {}
+    items = tiles.load(arguments.data, classes=tuple(pictures))
+    return texels(pictures, items, recipe, scale, arguments.seed)
 
 
 def _edges(fakes: Sequence[ByteArray], train: Sequence[ByteArray]) -> dict[str, dict[str, float]]:
@@ -331,8 +348,8 @@ def _reals(data: Path, recipe: Recipe, classes: Sequence[str]) -> tuple[Reals, R
 
 def _from_package(
     arguments: argparse.Namespace, recipe: Recipe, classes: Sequence[str], chosen: Sequence[str]
-) -> list[ByteArray]:
-    """Full-variety base colours, brought to the texel density of the texture network by means over its texels."""
+) -> tuple[list[ByteArray], int]:
+    """Full-variety base colours, and how many pixels a texel of the texture network has in them."""
     folder, count, seed = arguments.model, arguments.per_class, arguments.seed
     from assetgen.kinds.plan import MAX_COUNT
     from assetgen.local import open_service
@@ -366,16 +383,16 @@ def _from_package(
                     for event in service.generate(request)
                     if isinstance(event, Artifact)
                 ]
-            found.append(shrunk(np.stack(pictures), scale))
+            found.append(np.stack(pictures))
     finally:
         service.close()
-    return found
+    return found, scale
 
 
 def _from_run(
     arguments: argparse.Namespace, recipe: Recipe, classes: Sequence[str], chosen: Sequence[str]
-) -> list[ByteArray]:
-    """Samples of the averaged network of a run."""
+) -> tuple[list[ByteArray], int]:
+    """Samples of the averaged network of a run, in its own texels."""
     count, seed = arguments.per_class, arguments.seed
     draw = _sampler(arguments.model, recipe, classes, arguments.truncation)
     found = []
@@ -385,7 +402,7 @@ def _from_run(
         # Far apart, so that neighbouring seeds of the command share no picture.
         seeds = [(seed * 1_000_003 + n) % 2**32 for n in range(count)]
         found.append(np.stack([draw(label, s) for s in seeds]))
-    return found
+    return found, 1
 
 
 def _sampler(

@@ -150,7 +150,7 @@ def transfer(task: Task, saved: checkpoint.Checkpoint) -> dict[str, int]:
         state = module.state_dict()
         kept = checkpoint.module_tensors(saved, name)
         if not kept and name == "average":
-            kept = checkpoint.module_tensors(saved, "generator")
+            kept = checkpoint.module_tensors(saved, "generator") or checkpoint.module_tensors(saved, "network")
         fitting = {key: value for key, value in kept.items() if key in state and state[key].shape == value.shape}
         module.load_state_dict({**state, **fitting})
         copied[name] = len(fitting)

@@ -232,11 +232,13 @@ class DetailRecipe:
         jointed_classes: classes of laid cells whose joints lie lower than the cells.
         scan_px: texel density of the input; items four times as large teach detail, smaller ones the maps only.
         crop_px: edge of input crops.
+        margin_px: border of input crops that nobody judges: the network takes them to wrap, which they do not.
         score_px: edge of the crops that the discriminator sees, in output pixels.
         class_dropout: share of crops whose class the network is not told.
         photo: learn the maps of pictures that are there in full, to serve photos: nothing is added to base colour.
         batch: crops a step.
         total_kimg: length of the run in thousands of crops.
+        fine: weight of the distance to the finest colours: the more, the less is made up, and the more is blurred.
         adversarial: weight of the discriminator's say on base colour; 0 trains by regression alone.
         adversarial_from: share of the run after which the discriminator takes part.
         distil: weight of the distance to a teacher's maps, where a run has one.
@@ -249,6 +251,7 @@ class DetailRecipe:
     scan_px: int = 128
     trim_px: int = 2
     crop_px: int = 24
+    margin_px: int = 4
     score_px: int = 64
     class_dropout: float = 0.3
     photo: bool = False
@@ -258,6 +261,7 @@ class DetailRecipe:
     batch: int = 8
     total_kimg: float = 40.0
     learning_rate: float = 0.002
+    fine: float = 0.2
     adversarial: float = 0.1
     adversarial_from: float = 0.2
     distil: float = 10.0
@@ -274,10 +278,12 @@ class DetailRecipe:
             {
                 "widths": (len(self.widths) == 3 and _widths(self.widths), "three numbers above 0"),
                 "discriminator_widths": (_widths(self.discriminator_widths), "one number or more, each above 0"),
+                "margin_px": (0 <= 2 * self.margin_px < self.crop_px, "0 or more, less than half of crop_px"),
                 "score_px": (
-                    0 < self.score_px <= 4 * self.crop_px and self.score_px % deepest == 0,
-                    f"a multiple of {deepest}, at most 4 crop_px",
+                    0 < self.score_px <= 4 * (self.crop_px - 2 * self.margin_px) and self.score_px % deepest == 0,
+                    f"a multiple of {deepest}, at most 4 (crop_px - 2 margin_px)",
                 ),
+                "fine": (self.fine >= 0, "0 or more"),
                 "seed": (0 <= self.seed < 2**32, "0 to 4294967295"),
                 "scan_px": (self.scan_px > 0, "above 0"),
                 "trim_px": (self.trim_px >= 0, "0 or more"),

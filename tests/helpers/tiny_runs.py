@@ -38,6 +38,7 @@ DETAIL = DetailRecipe(
     scan_px=32,
     trim_px=1,
     crop_px=16,
+    margin_px=2,
     score_px=16,
     widths=(8, 8, 8),
     blocks=1,

@@ -236,3 +236,16 @@ def test_height_starts_from_brightness(detail):
         grey = detail(torch.zeros_like(picture), torch.full((2, CLASSES), 1 / CLASSES), noises).height
         columns = (height - grey).mean(dim=(0, 1, 2)).reshape(16, 4).mean(dim=1)
         assert columns[stripes > 0].mean() - columns[stripes < 0].mean() > 0.02
+
+
+def test_each_class_has_noise_of_its_own(detail):
+    """Asphalt may be all grain while metal is smooth."""
+    picture, weights, noises = detail_inputs(4, 4, label=1)
+    still = [torch.zeros_like(noise) for noise in noises]
+    with torch.no_grad():
+        for strength in detail.noise_strength:
+            strength[1] = 0.0
+        smooth, quiet = (detail(picture, weights, given).base_color for given in (noises, still))
+        assert torch.equal(smooth, quiet)
+        other = detail_inputs(4, 4, label=0)[1]
+        assert not torch.equal(*(detail(picture, other, given).base_color for given in (noises, still)))

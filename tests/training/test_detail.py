@@ -12,7 +12,7 @@ from assetgen import latents
 from assetgen.datasets.mapsets import MapSet, as_photo
 from assetgen.errors import ConfigInvalid
 from assetgen.training.checkpoint import Progress
-from assetgen.training.detail import DetailTask, regression
+from assetgen.training.detail import DetailTask, _chosen, _inside, beyond, regression
 from assetgen.training.sums import Sums
 from tests.helpers.tiny_runs import CLASSES, DETAIL, picture
 
@@ -32,8 +32,8 @@ def plane_set(large=True, label=0, *, edge_px=24, maps=True):
     return MapSet("x", label, color, np.repeat(np.repeat(color, 4, 0), 4, 1) if large else None, targets)
 
 
-def task(sets, validation=(), **changes):
-    return DetailTask(replace(DETAIL, **changes), CLASSES, sets, validation, FACTS)
+def task(sets, validation=(), drawn=(), **changes):
+    return DetailTask(replace(DETAIL, **changes), CLASSES, sets, validation, FACTS, drawn=drawn)
 
 
 def batch_of(detail, step, sets):
@@ -80,9 +80,9 @@ def test_unknown_maps_are_masked():
     assert (batch.targets["roughness"][known == 0] == 0).all()
     with torch.no_grad():
         maps = detail._predict(detail.network, batch.small, batch.class_weights, 0, batch.large)
-        before = regression(maps, batch, Sums())
+        before = regression(maps, batch, 0.2, Sums())
         batch.targets["roughness"][known == 0] = 77.0
-        assert torch.equal(regression(maps, batch, Sums()), before), "what is masked has no say"
+        assert torch.equal(regression(maps, batch, 0.2, Sums()), before), "what is masked has no say"
 
 
 def test_classes_that_are_not_told_are_an_even_blend():
@@ -142,7 +142,7 @@ def test_a_perfect_prediction_of_known_maps_costs_nothing():
     with torch.no_grad():
         maps = detail._predict(detail.network, batch.small, batch.class_weights, 0, batch.large)
         regression(replace(maps, roughness=rough, base_color=torch.nn.functional.interpolate(
-            batch.small, scale_factor=4)), batch, sums)  # fmt: skip
+            batch.small, scale_factor=4)), batch, 0.2, sums)  # fmt: skip
     assert sums.means()["roughness"] < 1e-5
     assert sums.means()["color_low"] < 1e-5
 
@@ -171,3 +171,52 @@ def photo_with(photo, value):
     large = photo.large.copy()
     large[10, 10] = value
     return replace(photo, large=large)
+
+
+def test_beyond_the_input_there_is_nothing_in_what_only_enlarges_it():
+    """What the discriminator sees does not hang on brightness, and stands where texels were added."""
+    flat = torch.full((1, 3, 16, 16), 0.7)
+    assert beyond(flat).abs().max() < 1e-5
+    grain = torch.zeros(1, 3, 16, 16)
+    grain[:, :, ::2, ::2], grain[:, :, 1::2, ::2] = 0.1, -0.1
+    assert torch.allclose(beyond(flat + grain), 4 * grain, atol=1e-5)
+
+
+def test_classes_with_many_items_come_more_often_but_not_as_many_times():
+    sets = [replace(plane_set(label=0), id=str(n)) for n in range(16)] + [plane_set(label=1)]
+    labels = np.array([entry.label for entry in _chosen(latents.generator(0, 0), sets, 5000)])
+    assert (labels == 0).mean() == pytest.approx(4 / 5, abs=0.02)
+
+
+def test_the_border_that_wraps_for_the_network_only_is_not_judged():
+    detail = task([plane_set()], margin_px=3)
+    batch = batch_of(detail, 0, detail.detailed)
+    with torch.no_grad():
+        maps = detail._predict(detail.network, batch.small, batch.class_weights, 0, batch.large)
+    inner, known = _inside(maps, batch, 3)
+    assert known.small.shape[2:] == (10, 10)
+    assert known.large.shape[2:] == known.targets["slopes"].shape[2:] == inner.height.shape[2:] == (40, 40)
+    assert torch.equal(known.large, batch.large[:, :, 12:-12, 12:-12])
+    assert torch.equal(inner.base_color, maps.base_color[:, :, 12:-12, 12:-12])
+
+
+def test_drawn_pictures_are_of_the_classes_of_the_scans_beside_them():
+    drawn = [MapSet("d", 1, picture(3, 32), None, {})]
+    detail = task([plane_set()], drawn=drawn)
+    wanted = np.array([1, 0, -1, 1])
+    batch = detail._batch(latents.generator(1, 0), detail.drawn, wanted)
+    assert batch.labels.tolist() == [1, 1, 1, 1], "of another class where there is none"
+    assert batch.large is None
+    assert not batch.targets
+
+
+def test_drawn_pictures_move_the_network_and_stand_in_the_sheet(tmp_path):
+    drawn = [MapSet("d", 0, picture(3, 32), None, {})]
+    with_them, without = task([plane_set()], drawn=drawn), task([plane_set()])
+    for detail in (with_them, without):
+        detail.step(Progress(), 0.5, Sums())
+    pairs = zip(with_them.network.parameters(), without.network.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
+    with_them.snapshot(tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height == 2 * 192, "scan and drawn picture"

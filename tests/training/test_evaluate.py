@@ -158,9 +158,24 @@ def test_texels_of_a_package_are_those_of_its_texture_network(place):
         made = [event.data for event in maker.generate(request) if isinstance(event, Artifact)]
     large = np.stack([np.frombuffer(data, np.uint8).reshape(192, 192, 3) for data in made]).astype(float)
     asked = SimpleNamespace(model=place / "package", per_class=8, seed=1)
-    small = evaluate._from_package(asked, RECIPE, CLASSES, ["steel"])[0]
-    assert small.shape == (8, 48, 48, 3)
-    assert np.abs(small - large.reshape(8, 48, 4, 48, 4, 3).mean(axis=(2, 4))).max() <= 0.5
+    (found,), scale = evaluate._from_package(asked, RECIPE, CLASSES, ["steel"])
+    assert scale == 4
+    assert np.array_equal(found, large)
+
+
+def test_texels_beyond_the_texture_network_are_judged_where_there_are_scans_in_full(place, tmp_path, capsys):
+    for hue, name in enumerate(CLASSES):
+        for n in range(8):
+            save(tmp_path / "pictures" / name / f"p{n}.png", picture(10 * hue + n, 80, hue))
+    for n in range(4):
+        save(tmp_path / "pictures" / "steel" / f"full{n}.png", picture(50 + n, 320))
+    pack(tmp_path / "pictures", tmp_path / "full.zip", license="CC0-1.0", validation_share=0.3)
+    assert judge(place, "package", "--json", str(tmp_path / "a.json"), data=tmp_path / "full.zip") == 0
+    assert "texels beyond the texture network: SWD of 1 px " in capsys.readouterr().out
+    found = json.loads((tmp_path / "a.json").read_text("utf-8"))["texels"]
+    assert found["classes"] == {"steel": 4.0}
+    assert found["fake"].keys() == found["real"].keys() == {"1", "2"}
+    assert found["fake"]["1"] > 2 * found["real"]["1"], "it was never trained"
 
 
 def test_bad_options_are_refused_before_any_work(place, tmp_path):

@@ -287,6 +287,16 @@ def test_a_checkpoint_that_holds_one_generator_gives_both(data, tmp_path):
     assert torch.equal(task.average.enter.weight, task.generator.enter.weight)
 
 
+def test_a_detail_checkpoint_that_was_given_away_gives_both(data, tmp_path):
+    steps(tmp_path, make_task("detail", data), 1)
+    saved = checkpoint.load(tmp_path / "checkpoint")
+    given = {key: value for key, value in saved.tensors.items() if key.startswith("network.")}
+    task = make_task("detail", data, seed=5)
+    copied = loop.transfer(task, replace(saved, tensors=given))
+    assert copied["average"] == copied["network"] == len(task.network.state_dict())
+    assert torch.equal(task.average.enter.weight, task.network.enter.weight)
+
+
 @pytest.mark.parametrize("loss", LOSS_NAMES)
 def test_every_loss_and_penalty_trains_both_networks(data, tmp_path, loss):
     weights = {"r1_gamma": 0.1, "r2_gamma": 0.1}
