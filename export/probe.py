@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper
 
 from assetgen.kinds import KINDS
 from assetgen.manifest import IMAGE_KINDS, Manifest, ParameterSpec
+from assetgen.runtime.ort import import_onnxruntime
 from assetgen.trial import trial_inputs
 from assetgen.types import FloatArray, ParameterValue, Request
 
@@ -46,6 +46,7 @@ def _value(spec: ParameterSpec, i: int) -> ParameterValue | None:
 
 def open_bytes(model: onnx.ModelProto, threads: int = 1, *, optimise: bool = True) -> Any:
     """An ONNX Runtime session on the processor."""
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -8,6 +8,9 @@ from hypothesis import HealthCheck, settings
 # Before torch is loaded: threads that spin while they wait stand still beside other work on the same cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Tests that use ONNX Runtime by themselves tell nobody, either.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # What is fastest here must not change what tests see; those of the choice itself say otherwise.
 os.environ.setdefault("ASSETGEN_RUNTIMES", "onnxruntime")
 

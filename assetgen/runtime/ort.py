@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from assetgen.runtime.cuda import CudaDevice, cuda_devices
 from assetgen.types import FloatArray
 
 # They all own the module `onnxruntime`: installed together, one silently hides the other's devices.
+NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 INSTALL_CPU = "Install it: pip install 'assetgen[cpu]'"
@@ -164,7 +166,11 @@ def installed_distributions() -> dict[str, str]:
 
 
 def import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime; raises RuntimeMissing, with the command that repairs it, if absent, doubled or broken."""
+    """Import ONNX Runtime; raises RuntimeMissing, with the command that repairs it, if absent, doubled or broken.
+
+    From 1.29 on it tells its makers on Linux and macOS, too, what is run and how often, under a number for the machine
+    that it writes into the home folder as soon as it is imported; told before not to, it does neither.
+    """
     found = installed_distributions()
     if len(found) > 1:
         names = " ".join(found)
@@ -173,6 +179,7 @@ def import_onnxruntime() -> ModuleType:
             hint=f"Repair it: pip uninstall -y {names}, then pip install 'assetgen[cpu]' or 'assetgen[cuda]'",
             metadata={"installed": names},
         )
+    os.environ.setdefault(NO_TELEMETRY, "1")
     try:
         onnxruntime = importlib.import_module("onnxruntime")
     except ImportError as error:
@@ -184,6 +191,8 @@ def import_onnxruntime() -> ModuleType:
     if not hasattr(onnxruntime, "InferenceSession"):
         # What is left when one of two distributions that shared the folder was removed.
         raise RuntimeMissing("onnxruntime is installed but its files are gone", hint=_reinstall(found))
+    if os.environ[NO_TELEMETRY] == "1":
+        onnxruntime.disable_telemetry_events()  # Windows, where the variable is not read
     return onnxruntime
 
 

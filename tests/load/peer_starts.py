@@ -130,7 +130,12 @@ def started(name: str, python: str, facts: dict[str, object], size_bytes: int) -
         own = {"ASSETGEN_PEER": json.dumps(facts), "PYTHONPATH": f"{FOLDER}:{ROOT}"} | variables
         log = stack.enter_context((folder / "log").open("w+"))
         process = subprocess.Popen(
-            command, cwd=FOLDER, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=FOLDER,
+            env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"} | own,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         stack.callback(_end, process)
         connect = functools.partial(_by_kserve if peer.kserve else _by_http, port)

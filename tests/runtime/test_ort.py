@@ -343,6 +343,21 @@ def test_what_is_left_of_a_removed_distribution_is_recognised(package, monkeypat
     assert "onnxruntime-gpu" in caught.value.hint
 
 
+def test_nobody_is_told_what_is_run(package, tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from assetgen.package import verify_package
+from assetgen.runtime import open_session
+open_session(verify_package(Path(sys.argv[1])), "cpu").close()
+"""
+    told = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI")  # in the last it is quiet, too
+    env = {name: value for name, value in os.environ.items() if name not in told}
+    env |= {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code, package.folder], env=env, check=True)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "a number for this machine, or events to send"
+
+
 needs_cpu_wheel = pytest.mark.skipif(
     "onnxruntime" not in ort.installed_distributions(), reason="about the CPU wheel; another is installed"
 )
