@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # Smaller files come sooner in the stream.
 MIN_BYTES = 256 * 1024
+# Each keeps two descriptors open, of which a process has 1,024 where nobody gave it more. PNG files have many sizes.
+MAX_SLOTS = 128
 # A client has so long to take a file; a slot that nobody needs for so long goes.
 TAKE_S, IDLE_S = 30.0, 60.0
 TICK_S = 5.0
@@ -133,12 +135,12 @@ class SharedFiles:
                 return slot
         held_bytes = self.held_bytes
         for slot in sorted(idle, key=lambda slot: slot.since_s):
-            if held_bytes + size_bytes <= self._max_bytes:
+            if held_bytes + size_bytes <= self._max_bytes and len(self._slots) < MAX_SLOTS:
                 break
             held_bytes -= slot.view.nbytes
             self._slots.remove(slot)
             self._forget(slot)
-        if held_bytes + size_bytes > self._max_bytes:
+        if held_bytes + size_bytes > self._max_bytes or len(self._slots) >= MAX_SLOTS:
             return None
         try:
             slot = _new_slot(self._path / f"slot-{secrets.token_hex(8)}", size_bytes)

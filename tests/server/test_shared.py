@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
 from assetgen import handover
@@ -80,6 +81,24 @@ def test_small_files_and_those_beyond_the_budget_are_not_offered(shared, tmp_pat
     assert offer(shared, data(1, SIZE - 1)) == ""
     assert offer(shared, data(1, 4 * SIZE + 1)) == ""
     assert [path.name for path in tmp_path.glob("*/*")] == ["alive"]
+
+
+def test_files_of_many_sizes_do_not_eat_up_descriptors(tmp_path, monkeypatch):
+    """PNG files hardly ever have the same size twice; the oldest that nobody holds make room."""
+    monkeypatch.setattr(module, "MAX_SLOTS", 4)
+    shared = SharedFiles(2**30, tmp_path)
+    before = psutil.Process().num_fds()
+    for number in range(40):
+        content = data(number, SIZE + number)
+        assert bytes(take(shared, offer(shared, content), content, tmp_path)) == content
+    assert psutil.Process().num_fds() <= before + 2 * 4
+    contents = [data(number, SIZE + number) for number in range(5)]
+    held = [take(shared, offer(shared, content), content, tmp_path) for content in contents[:4]]
+    assert offer(shared, contents[4]) == "", "all are held: it comes in the stream"
+    held.pop(0)
+    assert bytes(take(shared, offer(shared, contents[4]), contents[4], tmp_path)) == contents[4]
+    del held
+    shared.close()
 
 
 def test_a_file_that_nobody_takes_goes_and_its_memory_is_used_again(shared, tmp_path, monkeypatch):
