@@ -52,6 +52,8 @@ class TextureRecipe:
         augment_target: how often the discriminator may be right about reals, as mean sign, before augmentation grows.
         augment_kimg: thousands of pictures in which the augmentation probability can move by 1.
         augment_max: largest augmentation probability.
+        augment_fixed: the probability itself, if above 0; it follows nothing then. For short runs, and for the loss
+            ``relativistic``, under which the sign of a single logit means little.
         precision: ``bf16`` autocast or ``fp32``.
     """
 
@@ -84,6 +86,7 @@ class TextureRecipe:
     augment_target: float = 0.6
     augment_kimg: float = 100.0
     augment_max: float = 0.8
+    augment_fixed: float = 0.0
     precision: str = "bf16"
 
     def __post_init__(self) -> None:
@@ -138,7 +141,6 @@ class PictureRecipe:
         auxiliary: weight of the classifier's loss, for conditioning ``auxiliary``.
         orthogonal: weight of the penalty on filters that resemble each other (BigGAN: 1e-4).
         grown_by: share of the run after which a progressive network is fully grown; other families ignore it.
-        augment_fixed: the augmentation probability, if above 0; it no longer follows ``augment_target`` then.
         rebuild: weight of rebuilding reals from what an encoder makes of them, as ``VolumeRecipe`` explains; biggan
             only, 0 has no encoder.
         rebuild_kl: weight of keeping the encoder's codes close to a normal distribution.
@@ -210,7 +212,6 @@ class PictureRecipe:
                 "alpha": (not (self.alpha and self.wrap), "wrap = false with it: what has a border does not tile"),
                 "flips": (self.flips in FLIPS, f"one of {', '.join(FLIPS)}"),
                 "groups": (self.groups in (1, 2, 4), "1, 2 or 4"),
-                "augment_fixed": (0 <= self.augment_fixed <= 1, "0 to 1"),
                 "rebuild": (self.rebuild >= 0 and not (self.rebuild and self.family != "biggan"), "0; more for biggan"),
                 "rebuild_kl": (self.rebuild_kl >= 0, "0 or more"),
                 "adversarial": (self.adversarial > 0 or (self.adversarial == 0 < self.rebuild), "above 0"),
@@ -381,6 +382,7 @@ def _adversarial_rules(recipe: TextureRecipe | PictureRecipe) -> dict[str, tuple
         "ema_kimg": (recipe.ema_kimg > 0, "above 0"),
         "stability": (recipe.stability in STABILITY, f"one of {', '.join(STABILITY)}"),
         "augment_max": (0 <= recipe.augment_max <= 1, "0 to 1"),
+        "augment_fixed": (0 <= recipe.augment_fixed <= 1, "0 to 1"),
         "augment_kimg": (recipe.augment_kimg > 0, "above 0"),
         "seed": (0 <= recipe.seed < 2**32, "0 to 4294967295"),
         "scan_px": (recipe.scan_px > 0, "above 0"),

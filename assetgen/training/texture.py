@@ -157,23 +157,25 @@ class TextureTask:
         with torch.no_grad():
             fakes = self._fakes(inputs)
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step)
+        chance = self.recipe.augment_fixed or progress.augment
         shown = Shown(
-            reals=augment(fed.reals.to(self.device), progress.augment, rng),
+            reals=augment(fed.reals.to(self.device), chance, rng),
             real_labels=fed.real_labels.to(self.device),
-            fakes=augment(fakes, progress.augment, rng),
+            fakes=augment(fakes, chance, rng),
             fake_labels=inputs.labels,
         )
         return self.adversary.learn(shown, step, progress.penalty_scale, rng, sums)
 
     def _generator_step(self, fed: Fed, progress: Progress, sums: Sums) -> None:
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + progress.step + (1 << 40))
+        chance = self.recipe.augment_fixed or progress.augment
         self.discriminator.requires_grad_(False)
         reals = None
         if fed.generator_reals is not None:
-            reals = augment(fed.generator_reals.to(self.device), progress.augment, rng)
+            reals = augment(fed.generator_reals.to(self.device), chance, rng)
         inputs = self._on_device(fed.generator_fakes)
         pictures = self._fakes(inputs)
-        fakes = augment(pictures, progress.augment, rng)
+        fakes = augment(pictures, chance, rng)
         loss = self.adversary.verdict(fakes, inputs.labels, reals, sums)
         if self.teacher is not None:
             with torch.no_grad():

@@ -287,6 +287,16 @@ def test_a_checkpoint_that_holds_one_generator_gives_both(data, tmp_path):
     assert torch.equal(task.average.enter.weight, task.generator.enter.weight)
 
 
+@pytest.mark.parametrize("loss", ["ns_logistic", "relativistic"])
+def test_a_fixed_augmentation_counts_from_the_first_step(data, tmp_path, loss):
+    made = []
+    for chance in (0.0, 1.0):
+        task = make_task("texture", data, augment_fixed=chance, loss=loss)
+        steps(tmp_path / str(chance), task, 1)
+        made.append([parameter.clone() for parameter in task.discriminator.parameters()])
+    assert not all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+
+
 def test_a_detail_checkpoint_that_was_given_away_gives_both(data, tmp_path):
     steps(tmp_path, make_task("detail", data), 1)
     saved = checkpoint.load(tmp_path / "checkpoint")
