@@ -144,9 +144,8 @@ def _overfit(recent: Sequence[Line], augment_max: float) -> list[Finding]:
     found = []
     newest = recent[-1]
     if newest.get("memorised", 0.0) > MEMORISED:
-        text = (
-            "the discriminator takes held-out pictures for fakes: it knows its own by heart; more pictures would help"
-        )
+        text = "the discriminator takes held-out pictures for fakes: it knows its own by heart; "
+        text += "a larger augment_fixed or more pictures would help"
         found.append(Finding("memorised", newest["memorised"], MEMORISED, text))
     sure = [line["sign"] for line in recent if "sign" in line and line.get("augment", 0.0) >= augment_max]
     if len(sure) == 2 * PATIENCE and min(sure) > SURE:
