@@ -180,6 +180,9 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("--name", default="", help="base of the file names (class, seed and index)")
     parser.add_argument("--priority", default="generate", choices=("preview", "generate", "batch"), help="(generate)")
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="give up after this time")
+    parser.add_argument(
+        "--patience", type=float, default=0.0, metavar="SECONDS", help="ask a server that is full or away again (0)"
+    )
     parser.add_argument("--detach", action="store_true", help="let the server make them, and do not wait: see `job`")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
     _add_access_options(parser)
@@ -189,17 +192,21 @@ def _add_generate(commands: Any) -> None:
 def _generate(options: argparse.Namespace) -> int:
     from assetgen.callers import Priority
     from assetgen.job_cli import detach, teller
+    from assetgen.patience import patiently
     from assetgen.save import write_assets
 
     priority = Priority[options.priority.upper()]
     if options.detach and (not options.server or options.sheet or options.deadline is not None):
         raise ConfigInvalid("--detach needs --server, and goes neither with --sheet nor with --deadline")
+    if options.patience and not options.server:
+        raise ConfigInvalid("--patience needs --server: in this process nobody is in the way")
     with _maker(options) as maker:
-        request = _request(options, maker)
+        request = patiently(lambda: _request(options, maker), options.patience)
         if options.detach:
-            detach(maker, request, priority, options.output, print)
+            detach(maker, request, priority, options.output, print, options.patience)
             return 0
-        events = maker.generate(request, options.deadline, priority=priority)
+        again = {"patience_s": options.patience} if options.server else {}
+        events = maker.generate(request, options.deadline, priority=priority, **again)
         if options.sheet:
             from assetgen.sheet import on_one_sheet
 

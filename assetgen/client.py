@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -25,6 +25,7 @@ from assetgen.callers import Priority
 from assetgen.describe import ModelInfo, ServerInfo
 from assetgen.errors import AssetgenError, ConfigInvalid, RuntimeMissing, TransferDamaged
 from assetgen.handover import is_ours, is_supported
+from assetgen.patience import patiently
 from assetgen.receive import Files
 from assetgen.save import write_artifact, write_assets
 from assetgen.status import error_from_code, error_from_status
@@ -145,6 +146,7 @@ class Client:
         *,
         priority: Priority = Priority.GENERATE,
         supersede_key: str = "",
+        patience_s: float = 0.0,
     ) -> Iterator[Event]:
         """Make what ``request`` asks for; closing the iterator, or leaving it by an exception, stops the work.
 
@@ -156,6 +158,8 @@ class Client:
             priority: how soon it matters; what comes does not depend on it.
             supersede_key: names a view that shows one result at a time: a newer call with the same key ends this one,
                 with Superseded. A random UUID will do.
+            patience_s: how long to ask again, as often as the server says, while it is full, away or shutting down, or
+                was lost before anything came; each time has the whole deadline.
 
         Raises:
             AssetgenError: what the server raised, with its reason, message, field and hint.
@@ -166,6 +170,19 @@ class Client:
         message = wire.request_to_message(with_files(request))
         message.inline_bytes = wire.INLINE_BYTES
         message.priority, message.supersede_key = wire.priority_to_message(priority), supersede_key
+
+        def begin() -> tuple[Event, Generator[Event]]:
+            events = self._ask(message, deadline_s)
+            return next(events), events
+
+        first, rest = patiently(begin, patience_s)
+        try:
+            yield first
+            yield from rest
+        finally:
+            rest.close()
+
+    def _ask(self, message: generation_service_pb2.GenerateRequest, deadline_s: float | None) -> Generator[Event]:
         message.delivery = wire.delivery_to_message(self.way(deadline_s))
         call: Any = self._generate(message, timeout=deadline_s, metadata=self._metadata)
         try:

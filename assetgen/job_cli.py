@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from assetgen import job_client
 from assetgen.callers import Priority
 from assetgen.client import Client
+from assetgen.patience import patiently
 from assetgen.save import write_assets
 from assetgen.types import Artifact, Event, Finished, Progress, Request, Started
 
@@ -36,11 +38,17 @@ def teller(folder: Path, say: Say) -> Callable[[Event], None]:
     return tell
 
 
-def detach(client: Client, request: Request, priority: Priority, folder: Path, say: Say) -> None:
-    """Begin a job and say how to have its files; a seed is drawn if the request leaves it open."""
-    seed = secrets.randbits(32) if request.seed is None else request.seed
-    job = job_client.submit(client, replace(request, seed=seed), priority=priority)
-    say(f"job {job.id}  seed {seed}")
+def detach(
+    client: Client, request: Request, priority: Priority, folder: Path, say: Say, patience_s: float = 0.0
+) -> None:
+    """Begin a job and say how to have its files; a seed is drawn if the request leaves it open.
+
+    A server that is full or away is asked again for ``patience_s``, with the same id, so that nothing is made twice.
+    """
+    seeded = replace(request, seed=secrets.randbits(32) if request.seed is None else request.seed)
+    job_id = str(uuid.uuid4())
+    job = patiently(lambda: job_client.submit(client, seeded, job_id, priority), patience_s)
+    say(f"job {job.id}  seed {seeded.seed}")
     say(f"fetch its files: assetgen job {job.id} --server {client.target} -o {folder}")
 
 

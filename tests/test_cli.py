@@ -64,6 +64,12 @@ def test_every_command_has_help(command):
     assert f"usage: assetgen {command}" in done.stdout
 
 
+def test_patience_is_for_servers(models, tmp_path):
+    here = assetgen("generate", "--patience", "5", "-o", tmp_path, *options(models))
+    assert here.returncode == 2
+    assert "--patience needs --server" in here.stderr
+
+
 def test_generate_is_the_same_here_and_on_a_server(models, tmp_path):
     wanted = [
         "--class",
@@ -83,7 +89,7 @@ def test_generate_is_the_same_here_and_on_a_server(models, tmp_path):
     here = assetgen("generate", *wanted, "--local", "-o", tmp_path / "here", *options(models))
     assert here.returncode == 0, here.stderr
     with ServerProcess([str(option) for option in options(models)]) as server:
-        there = assetgen("generate", *wanted, "--server", server.address, "-o", tmp_path / "there")
+        there = assetgen("generate", *wanted, "--server", server.address, "--patience", "30", "-o", tmp_path / "there")
     assert there.returncode == 0, there.stderr
     made = {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()}
     assert made == {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()}

@@ -181,7 +181,7 @@ def test_the_command_line_detaches_and_fetches(server, tmp_path):
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     asked = ["--model", "tiny", "--size", "32", "--seed", "5", "--count", "2"]
-    begun = run("generate", "--detach", *asked)
+    begun = run("generate", "--detach", "--patience", "30", *asked)
     assert begun.returncode == 0, begun.stderr
     job_id = begun.stdout.split()[1]
     fetched = run("job", job_id, "-o", str(tmp_path))
