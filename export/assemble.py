@@ -209,7 +209,8 @@ def run_facts(facts: Mapping[str, Any], recipe: Mapping[str, Any], pictures: int
     """What provenance says of a training run: its data, recipe and length, and where it began."""
     data = {key: facts[key] for key in ("data_sha256", "items", "licenses", "authors")}
     made = {"data": data, "recipe": dict(recipe), "kimg": round(pictures / 1000, 1)}
-    return made | {key: facts[key] for key in ("transferred_from", "distilled_from", "classes_like") if key in facts}
+    told = ("transferred_from", "distilled_from", "drawn_by", "classes_like")
+    return made | {key: facts[key] for key in told if key in facts}
 
 
 def largest(differences: Mapping[str, float]) -> float:

@@ -137,8 +137,10 @@ def test_provenance_says_where_a_run_began(runs, exported, tmp_path):
     assert "transferred_from" not in verify_package(exported).manifest.provenance["texture"]
     began = {"kimg": 87.5, "data_sha256": "ab" * 32}
     texture = copy_of(runs[0], tmp_path / "texture", facts={"transferred_from": began})
-    package((texture, runs[1]), tmp_path / "tiny-real")
+    detail = copy_of(runs[1], tmp_path / "detail", facts={"drawn_by": began})
+    package((texture, detail), tmp_path / "tiny-real")
     provenance = verify_package(tmp_path / "tiny-real").manifest.provenance
+    assert provenance["detail"]["drawn_by"] == began
     assert provenance["texture"]["transferred_from"] == began
     assert "transferred_from" not in provenance["detail"]
 
