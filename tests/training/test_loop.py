@@ -277,14 +277,15 @@ def test_a_new_run_may_start_from_another(data, tmp_path):
             saved, tensors={"generator.x": torch.zeros(1)}))  # fmt: skip
 
 
-def test_a_checkpoint_that_holds_one_generator_gives_both(data, tmp_path):
-    steps(tmp_path, make_task("texture", data), 1)
+@pytest.mark.parametrize(("what", "trained"), [("texture", "generator"), ("detail", "network")])
+def test_a_checkpoint_that_holds_one_generator_gives_both(data, tmp_path, what, trained):
+    steps(tmp_path, make_task(what, data), 1)
     saved = checkpoint.load(tmp_path / "checkpoint")
-    given = {key: value for key, value in saved.tensors.items() if key.startswith("generator.")}
-    task = make_task("texture", data, seed=5)
+    given = {key: value for key, value in saved.tensors.items() if key.startswith(f"{trained}.")}
+    task = make_task(what, data, seed=5)
     copied = loop.transfer(task, replace(saved, tensors=given))
-    assert copied["average"] == copied["generator"] == len(task.generator.state_dict())
-    assert torch.equal(task.average.enter.weight, task.generator.enter.weight)
+    assert copied["average"] == copied[trained] == len(task.modules[trained].state_dict())
+    assert torch.equal(task.average.enter.weight, task.modules[trained].enter.weight)
 
 
 @pytest.mark.parametrize("loss", ["ns_logistic", "relativistic"])
@@ -295,16 +296,6 @@ def test_a_fixed_augmentation_counts_from_the_first_step(data, tmp_path, loss):
         steps(tmp_path / str(chance), task, 1)
         made.append([parameter.clone() for parameter in task.discriminator.parameters()])
     assert not all(torch.equal(a, b) for a, b in zip(*made, strict=True))
-
-
-def test_a_detail_checkpoint_that_was_given_away_gives_both(data, tmp_path):
-    steps(tmp_path, make_task("detail", data), 1)
-    saved = checkpoint.load(tmp_path / "checkpoint")
-    given = {key: value for key, value in saved.tensors.items() if key.startswith("network.")}
-    task = make_task("detail", data, seed=5)
-    copied = loop.transfer(task, replace(saved, tensors=given))
-    assert copied["average"] == copied["network"] == len(task.network.state_dict())
-    assert torch.equal(task.average.enter.weight, task.network.enter.weight)
 
 
 @pytest.mark.parametrize("loss", LOSS_NAMES)
