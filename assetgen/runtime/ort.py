@@ -20,8 +20,8 @@ from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
 from assetgen.types import FloatArray
 
-# They all own the module `onnxruntime`: installed together, one silently hides the other's devices.
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+# They all own the module `onnxruntime`: installed together, one silently hides the other's devices.
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 INSTALL_CPU = "Install it: pip install 'assetgen[cpu]'"

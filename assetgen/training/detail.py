@@ -39,7 +39,6 @@ from assetgen.training.sums import Sums
 LOSS = losses.LOSSES["ns_logistic"]
 SCALARS = ("height", "roughness", "metallic")
 CROP_STREAM = 1 << 40
-NOISE_STREAM = 1 << 48
 DRAWN_NOISE = 1 << 40
 # The discriminator's view of what lies beyond the input: in scans its deviation is about a tenth.
 CONTRAST = 4.0

@@ -283,6 +283,11 @@ def adapt_augmentation(
     return replace(progress, sign_sum=0.0, sign_count=0, augment=min(max(moved, 0.0), recipe.augment_max))
 
 
+def augmentation(progress: Progress, recipe: TextureRecipe | PictureRecipe) -> float:
+    """The probability of each augmentation in this step: the recipe's own, or that which follows the discriminator."""
+    return recipe.augment_fixed or progress.augment
+
+
 def learning_rate(recipe: AnyRecipe, done: float) -> float:
     """Constant, then falling in a line over the last part of the run."""
     fall = min(max((done - DECAY_FROM) / (1 - DECAY_FROM), 0.0), 1.0)

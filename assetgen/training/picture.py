@@ -36,6 +36,7 @@ from assetgen.training.checkpoint import Checkpoint, Progress
 from assetgen.training.loop import (
     adam,
     adapt_augmentation,
+    augmentation,
     autocast,
     learning_rate,
     move_average,
@@ -313,7 +314,7 @@ class PictureTask:
 
     def _augmented(self, pictures: Tensor, progress: Progress, rng: torch.Generator, place: tuple[int, int]) -> Tensor:
         """Pictures as the discriminator sees them; ``place`` is step and stream, which decide on their ground."""
-        chance = self.recipe.augment_fixed or progress.augment
+        chance = augmentation(progress, self.recipe)
         if not self.recipe.alpha:
             return augment(pictures, chance, rng)
         step, stream = place

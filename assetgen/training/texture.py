@@ -28,7 +28,15 @@ from assetgen.training.augment import augment
 from assetgen.training.batches import FakeInputs, HostInputs, Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
 from assetgen.training.feed import Feed
-from assetgen.training.loop import adam, adapt_augmentation, autocast, learning_rate, move_average, set_learning_rate
+from assetgen.training.loop import (
+    adam,
+    adapt_augmentation,
+    augmentation,
+    autocast,
+    learning_rate,
+    move_average,
+    set_learning_rate,
+)
 from assetgen.training.monitor import look
 from assetgen.training.recipe import TextureRecipe, recipe_from_values
 from assetgen.training.sheet import class_means, write_texture_sheet
@@ -157,7 +165,7 @@ class TextureTask:
         with torch.no_grad():
             fakes = self._fakes(inputs)
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + step)
-        chance = self.recipe.augment_fixed or progress.augment
+        chance = augmentation(progress, self.recipe)
         shown = Shown(
             reals=augment(fed.reals.to(self.device), chance, rng),
             real_labels=fed.real_labels.to(self.device),
@@ -168,7 +176,7 @@ class TextureTask:
 
     def _generator_step(self, fed: Fed, progress: Progress, sums: Sums) -> None:
         rng = torch.Generator().manual_seed(self.share.seed * 1_000_003 + progress.step + (1 << 40))
-        chance = self.recipe.augment_fixed or progress.augment
+        chance = augmentation(progress, self.recipe)
         self.discriminator.requires_grad_(False)
         reals = None
         if fed.generator_reals is not None:
