@@ -213,6 +213,20 @@ def on_device(host: HostInputs, recipe: TextureRecipe, classes: int, device: str
     )
 
 
+def rolled(pictures: Tensor, rolls: NDArray[np.int64]) -> Tensor:
+    """Roll each picture ``[n, c, h, w]`` down and right by its own ``rolls`` ``[n, 2]``.
+
+    All at once: a roll for every picture by itself would be hundreds of kernels to start.
+    """
+    n, c, h, w = pictures.shape
+    down, right = torch.from_numpy(rolls).to(pictures.device).t()
+    rows = (torch.arange(h, device=pictures.device) - down[:, None]) % h
+    columns = (torch.arange(w, device=pictures.device) - right[:, None]) % w
+    places = (rows[:, :, None] * w + columns[:, None, :]).reshape(n, 1, h * w).expand(n, c, h * w)
+    moved = pictures.flatten(2).gather(2, places).reshape(n, c, h, w)
+    return moved.contiguous(memory_format=torch.channels_last)
+
+
 def _layout(rng: np.random.Generator, spec: LayoutSpec, edge_px: int, levels: int) -> list[FloatArray]:
     return layouts.pyramid(layouts.raster(rng, layouts.draw_layout(rng, spec), (edge_px, edge_px)), levels)
 

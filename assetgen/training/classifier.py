@@ -23,6 +23,7 @@ from assetgen.metrics.features import examine, load_classifier, save_classifier
 from assetgen.models.classifier import Classifier, ClassifierConfig
 from assetgen.training.augment import augment
 from assetgen.training.batches import Reals, grounded, real_batch, reals_from_items
+from assetgen.training.precision import autocast, settled
 from assetgen.training.recipe import PictureRecipe, TextureRecipe
 
 # Streams of the counter-based generator, apart from those of batches.
@@ -102,8 +103,9 @@ def train_classifier(
         raise ConfigInvalid(f"--output {output}: the name must end in .safetensors")
     if not math.isfinite(minutes) or minutes <= 0:
         raise ConfigInvalid(f"--minutes {minutes} is not allowed; use more than 0")
-    recipe = recipe or ClassifierRecipe(TextureRecipe(batch=32, precision="bf16", seed=seed))
-    recipe = replace(recipe, crops=replace(recipe.crops, classes=tuple(classes)))
+    recipe = recipe or ClassifierRecipe(TextureRecipe(batch=32, seed=seed))
+    precision = settled(recipe.crops.precision, "cpu")
+    recipe = replace(recipe, crops=replace(recipe.crops, classes=tuple(classes), precision=precision))
     items = tiles.load(data, classes=classes, min_contrast=recipe.crops.min_contrast, alpha=recipe.crops.alpha)
     train, validation = (grounded(reals_from_items(items, recipe.crops, split)) for split in ("train", "validation"))
     train, validation = _usable(train, validation, bool(classes), data)
@@ -196,7 +198,7 @@ def _fit(
         pictures, labels = real_batch(train, recipe.crops, step)
         rng = torch.Generator().manual_seed(recipe.crops.seed * 1_000_003 + step)
         pictures = augment(pictures, recipe.augment, rng).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.crops.precision == "bf16"):
+        with autocast(recipe.crops, "cpu"):
             logits = network(pictures)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.smoothing)
         optimiser.zero_grad(set_to_none=True)

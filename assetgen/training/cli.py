@@ -9,7 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,8 @@ def _run(arguments: argparse.Namespace, device: str, *, bench: bool) -> None:
         return
     if arguments.transfer:
         _transfer(task, arguments.transfer)
-    say(f"{sum(counts.values())} pictures in {len(counts)} classes on {device}; run folder {arguments.run}", flush=True)
+    where = f"on {device} in {task.recipe.precision}; run folder {arguments.run}"
+    say(f"{sum(counts.values())} pictures in {len(counts)} classes {where}", flush=True)
     budget = loop.Budget(minutes=arguments.minutes, tick_s=arguments.tick, sheet_ticks=arguments.sheet_ticks)
     notify = _board(arguments.run / "tensorboard") if arguments.tensorboard and parallel.rank() == 0 else _print
     progress = loop.train(arguments.run, task, budget, resume=arguments.resume, notify=notify)
@@ -223,7 +224,7 @@ def _texture_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Map
     from assetgen.training.picture import PictureTask
     from assetgen.training.texture import TextureTask
 
-    recipe: TextureRecipe | PictureRecipe = _recipe(arguments, TextureRecipe, PictureRecipe)
+    recipe: TextureRecipe | PictureRecipe = _recipe(arguments, device, TextureRecipe, PictureRecipe)
     items = tiles.load(arguments.data, classes=recipe.classes, min_contrast=recipe.min_contrast, alpha=recipe.alpha)
     reals, held_out = (reals_from_items(items, recipe, split) for split in ("train", "validation"))
     counts = {name: len(pictures) for name, pictures in zip(reals.classes, reals.pictures, strict=True)}
@@ -262,7 +263,7 @@ def _detail_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapp
     from assetgen.datasets.mapsets import as_photo, map_sets
     from assetgen.training.detail import DetailTask
 
-    recipe = _recipe(arguments, DetailRecipe)
+    recipe = _recipe(arguments, device, DetailRecipe)
     items = tiles.load(arguments.data)
     classes = recipe.classes or tuple(sorted({item.class_name for item in items}))
     sets, validation = (
@@ -311,7 +312,7 @@ def _style_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mappi
     from assetgen.training.style_batches import domains_from_items
     from assetgen.training.style_recipe import StyleRecipe
 
-    recipe = _recipe(arguments, StyleRecipe)
+    recipe = _recipe(arguments, device, StyleRecipe)
     items = tiles.load(arguments.data, classes=recipe.domains, min_contrast=recipe.min_contrast)
     reals, held_out = (domains_from_items(items, recipe, split) for split in ("train", "validation"))
     counts = {name: len(pictures) for name, pictures in zip(reals.classes, reals.pictures, strict=True)}
@@ -325,15 +326,17 @@ def _mesh_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mappin
     from assetgen.training.volume_batches import volumes_from_items
     from assetgen.training.volume_recipe import VolumeRecipe
 
-    recipe = _recipe(arguments, VolumeRecipe)
+    recipe = _recipe(arguments, device, VolumeRecipe)
     items = load_volumes(arguments.data, recipe.classes)
     volumes = volumes_from_items(items, recipe)
     counts = {name: len(grids) for name, grids in zip(volumes.classes, volumes.grids, strict=True)}
     return VolumeTask(recipe, volumes, _facts(arguments.data, items, volumes.classes), device), counts
 
 
-def _recipe(arguments: argparse.Namespace, kind: Any, kind_of_families: Any = None) -> Any:
-    """The recipe, of ``kind_of_families`` if it names a family."""
+def _recipe(arguments: argparse.Namespace, device: str, kind: Any, kind_of_families: Any = None) -> Any:
+    """The recipe, of ``kind_of_families`` if it names a family; its precision is that of ``device``."""
+    from assetgen.training.precision import settled
+
     overrides: dict[str, Any] = {}
     for entry in arguments.set:
         key, separator, text = entry.partition("=")
@@ -350,7 +353,8 @@ def _recipe(arguments: argparse.Namespace, kind: Any, kind_of_families: Any = No
     else:
         values = values_from_toml(arguments.recipe)
     values = {**values, **overrides}
-    return recipe_from_values(kind_of_families if "family" in values and kind_of_families else kind, values)
+    recipe = recipe_from_values(kind_of_families if "family" in values and kind_of_families else kind, values)
+    return replace(recipe, precision=settled(recipe.precision, device))
 
 
 def _facts(path: Path, items: Sequence[Item | VolumeItem], classes: Sequence[str]) -> Mapping[str, Any]:

@@ -32,7 +32,8 @@ from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
 from assetgen.training import distil, losses, parallel
 from assetgen.training.adversarial import descend, sanitise
 from assetgen.training.checkpoint import Checkpoint, Progress
-from assetgen.training.loop import adam, autocast, learning_rate, move_average, set_learning_rate
+from assetgen.training.loop import adam, learning_rate, move_average, set_learning_rate
+from assetgen.training.precision import autocast
 from assetgen.training.recipe import DetailRecipe, recipe_from_values
 from assetgen.training.sums import Sums
 

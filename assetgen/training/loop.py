@@ -307,11 +307,6 @@ def move_average(average: nn.Module, network: nn.Module, recipe: AnyRecipe, pict
         torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
 
 
-def autocast(recipe: AnyRecipe, device: str) -> torch.autocast:
-    """Mixed precision if the recipe asks for it."""
-    return torch.autocast(device.split(":", maxsplit=1)[0], dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
-
-
 def _share_done(recipe: AnyRecipe, budget: Budget, progress: Progress) -> float:
     if budget.minutes is not None:
         return progress.elapsed_s / (60 * budget.minutes)

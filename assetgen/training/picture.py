@@ -37,13 +37,13 @@ from assetgen.training.loop import (
     adam,
     adapt_augmentation,
     augmentation,
-    autocast,
     learning_rate,
     move_average,
     players,
     set_learning_rate,
 )
 from assetgen.training.monitor import look
+from assetgen.training.precision import autocast
 from assetgen.training.rebuild import divergence, drawn_code, picture_distance
 from assetgen.training.recipe import PictureRecipe, recipe_from_values
 from assetgen.training.sheet import write_sheet
@@ -344,13 +344,7 @@ class PictureTask:
         """Pictures in fp32; those that tile are rolled at random, so that no position is special."""
         with autocast(self.recipe, self.device):
             pictures: Tensor = (network or self.generator)(drawn.z, drawn.class_weights).float()
-        if not self.recipe.wrap:
-            return pictures
-        rolled = [
-            torch.roll(picture, (int(rows), int(columns)), dims=(1, 2))
-            for picture, (rows, columns) in zip(pictures, drawn.rolls, strict=True)
-        ]
-        return torch.stack(rolled)
+        return batches.rolled(pictures, drawn.rolls) if self.recipe.wrap else pictures
 
     def _judge(self, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         with autocast(self.recipe, self.device):

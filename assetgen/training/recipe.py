@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from assetgen.training.style_recipe import StyleRecipe  # they import this file
     from assetgen.training.volume_recipe import VolumeRecipe
 
+PRECISIONS = ("auto", "bf16", "fp32")  # precision.py
 STABILITY = ("off", "warn", "act")  # watchdog.py
 FLIPS = ("all", "mirror", "none")  # batches.py
 FAMILY_NAMES = ("vanilla", "dcgan", "resnet", "progressive", "biggan")  # models.families.FAMILIES
@@ -54,7 +55,7 @@ class TextureRecipe:
         augment_max: largest augmentation probability.
         augment_fixed: the probability itself, if above 0; it follows nothing then. For short runs, and for the loss
             ``relativistic``, under which the sign of a single logit means little.
-        precision: ``bf16`` autocast or ``fp32``.
+        precision: ``bf16`` autocast or ``fp32``; ``auto`` is bf16 where the device multiplies it, else fp32.
     """
 
     seed: int = 1
@@ -87,7 +88,7 @@ class TextureRecipe:
     augment_kimg: float = 100.0
     augment_max: float = 0.8
     augment_fixed: float = 0.0
-    precision: str = "bf16"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         _check(self, {"widths": (_widths(self.widths), "one number or more, each above 0")})
@@ -191,7 +192,7 @@ class PictureRecipe:
     rebuild_kl: float = 0.005
     adversarial: float = 1.0
     adversarial_from: float = 0.0
-    precision: str = "bf16"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         power_of_two = self.crop_px > 0 and self.crop_px & (self.crop_px - 1) == 0
@@ -270,7 +271,7 @@ class DetailRecipe:
     r1_interval: int = 16
     ema_kimg: float = 2.0
     ema_rampup: float = 0.05
-    precision: str = "bf16"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         deepest = 2 ** len(self.discriminator_widths)
@@ -290,7 +291,7 @@ class DetailRecipe:
                 "trim_px": (self.trim_px >= 0, "0 or more"),
                 "blocks": (self.blocks >= 0, "0 or more"),
                 "batch": (self.batch > 0 and self.batch % 4 == 0, "a positive multiple of 4"),
-                "precision": (self.precision in ("bf16", "fp32"), "bf16 or fp32"),
+                "precision": (self.precision in PRECISIONS, "auto, bf16 or fp32"),
                 "total_kimg": (self.total_kimg > 0, "above 0"),
                 "learning_rate": (self.learning_rate > 0, "above 0"),
                 "r1_interval": (self.r1_interval >= 1, "1 or more"),
@@ -366,7 +367,7 @@ def _adversarial_rules(recipe: TextureRecipe | PictureRecipe) -> dict[str, tuple
     """What holds for every recipe that trains a generator against a discriminator."""
     return {
         "batch": (recipe.batch > 0 and recipe.batch % 4 == 0, "a positive multiple of 4"),
-        "precision": (recipe.precision in ("bf16", "fp32"), "bf16 or fp32"),
+        "precision": (recipe.precision in PRECISIONS, "auto, bf16 or fp32"),
         "total_kimg": (recipe.total_kimg > 0, "above 0"),
         "learning_rate": (recipe.learning_rate > 0, "above 0"),
         "loss": (recipe.loss in LOSS_NAMES, f"one of {', '.join(LOSS_NAMES)}"),

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from assetgen.training import batches, loop, losses
+from assetgen.training import batches, losses
 from assetgen.training.checkpoint import Progress
 from assetgen.training.loop import Task
 from assetgen.training.losses import zero_centred_penalty
+from assetgen.training.precision import autocast
 from assetgen.training.sums import Sums
 from assetgen.training.texture import TextureTask
 
@@ -90,7 +91,7 @@ class PlainLoop:
         pictures, labels = pictures.to(task.device), labels.to(task.device)
         drawn = [batches.fake_batch(task.reals, recipe, step, stream=i, device=task.device) for i in range(2)]
         loss_of = losses.LOSSES[recipe.loss]
-        with loop.autocast(recipe, task.device):
+        with autocast(recipe, task.device):
             with torch.no_grad():
                 fakes = self._paint(drawn[0])
             logits = self.discriminator(torch.cat([pictures, fakes.float()]), torch.cat([labels, drawn[0].labels]))
@@ -104,7 +105,7 @@ class PlainLoop:
         self.adam_d.step()
         self.discriminator.requires_grad_(False)
         real_logits = torch.zeros(0)
-        with loop.autocast(recipe, task.device):
+        with autocast(recipe, task.device):
             if loss_of.paired:
                 more, more_labels = (entry.to(task.device) for entry in batches.real_batch(task.reals, recipe, step, 1))
                 with torch.no_grad():

@@ -29,7 +29,8 @@ from assetgen.training import distil, parallel, style
 from assetgen.training.adversarial import Adversary, Shown, descend
 from assetgen.training.batches import Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
-from assetgen.training.loop import autocast, learning_rate, move_average, players, set_learning_rate
+from assetgen.training.loop import learning_rate, move_average, players, set_learning_rate
+from assetgen.training.precision import autocast
 from assetgen.training.recipe import recipe_from_values
 from assetgen.training.style import GENERATOR_SHARES, MORE, STANDING_BATCHES
 from assetgen.training.style_batches import dither, domain_batch, mixed_batch

@@ -27,7 +27,8 @@ from assetgen.training import checkpoint, distil, parallel
 from assetgen.training.adversarial import Adversary, Shown, sanitise
 from assetgen.training.batches import Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
-from assetgen.training.loop import adam, autocast, learning_rate, move_average, set_learning_rate
+from assetgen.training.loop import adam, learning_rate, move_average, set_learning_rate
+from assetgen.training.precision import autocast
 from assetgen.training.recipe import recipe_from_values
 from assetgen.training.style_batches import dither, domain_batch
 from assetgen.training.style_look import SHOWN, figures, looked_at, write_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from assetgen.errors import ConfigInvalid
-from assetgen.training.recipe import STABILITY, _check
+from assetgen.training.recipe import PRECISIONS, STABILITY, _check
 
 PAIR_METHODS = ("cyclegan", "cut", "fastcut", "patches")  # style.py
 METHODS = (*PAIR_METHODS, "stargan")  # star.py
@@ -238,5 +238,5 @@ def _training_rules(recipe: StyleRecipe) -> dict[str, tuple[bool, str]]:
         "ema_kimg": (recipe.ema_kimg > 0, "above 0"),
         "ema_rampup": (recipe.ema_rampup > 0, "above 0"),
         "stability": (recipe.stability in STABILITY, f"one of {', '.join(STABILITY)}"),
-        "precision": (recipe.precision in ("bf16", "fp32"), "bf16 or fp32"),
+        "precision": (recipe.precision in PRECISIONS, "auto, bf16 or fp32"),
     }

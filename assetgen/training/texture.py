@@ -32,12 +32,12 @@ from assetgen.training.loop import (
     adam,
     adapt_augmentation,
     augmentation,
-    autocast,
     learning_rate,
     move_average,
     set_learning_rate,
 )
 from assetgen.training.monitor import look
+from assetgen.training.precision import autocast
 from assetgen.training.recipe import TextureRecipe, recipe_from_values
 from assetgen.training.sheet import class_means, write_texture_sheet
 from assetgen.training.sums import Sums
@@ -219,8 +219,4 @@ class TextureTask:
             pictures: Tensor = (network or self.generator)(
                 inputs.z, inputs.class_weights, inputs.grid, inputs.layouts, inputs.noises
             )
-        rolled = [
-            torch.roll(picture, (int(rows), int(columns)), dims=(1, 2))
-            for picture, (rows, columns) in zip(pictures.float(), inputs.rolls, strict=True)
-        ]
-        return torch.stack(rolled).contiguous(memory_format=torch.channels_last)
+        return batches.rolled(pictures.float(), inputs.rolls)

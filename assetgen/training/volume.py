@@ -30,7 +30,8 @@ from assetgen.training import parallel
 from assetgen.training.adversarial import Adversary, Shown, anchors, descend, sanitise
 from assetgen.training.batches import Reals
 from assetgen.training.checkpoint import Checkpoint, Progress
-from assetgen.training.loop import adam, adapt_augmentation, autocast, learning_rate, move_average, set_learning_rate
+from assetgen.training.loop import adam, adapt_augmentation, learning_rate, move_average, set_learning_rate
+from assetgen.training.precision import autocast
 from assetgen.training.rebuild import divergence, drawn_code
 from assetgen.training.sheet import write_sheet
 from assetgen.training.sums import Sums

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from assetgen.errors import ConfigInvalid
-from assetgen.training.recipe import LOSS_NAMES, STABILITY, _check
+from assetgen.training.recipe import LOSS_NAMES, PRECISIONS, STABILITY, _check
 
 VOLUME_LOSSES = tuple(name for name in LOSS_NAMES if name not in ("wasserstein", "relativistic"))
 
@@ -124,5 +124,5 @@ def _training_rules(recipe: VolumeRecipe) -> dict[str, tuple[bool, str]]:
         "augment_kimg": (recipe.augment_kimg > 0, "above 0"),
         "augment_max": (0 <= recipe.augment_max <= 1, "0 to 1"),
         "augment_shift": (0 <= recipe.augment_shift <= 4, "0 to 4"),
-        "precision": (recipe.precision in ("bf16", "fp32"), "bf16 or fp32"),
+        "precision": (recipe.precision in PRECISIONS, "auto, bf16 or fp32"),
     }

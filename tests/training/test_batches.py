@@ -144,3 +144,18 @@ def test_flips_are_those_that_are_allowed(flips, different):
     assert len({picture.numpy().tobytes() for picture in batch}) == different
     if flips == "mirror":
         assert (batch[:, 1] == batch[:1, 1]).all(), "green names the row"
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 16, 16), (3, 4, 9, 14)])
+def test_pictures_are_rolled_by_their_own_places_and_so_are_gradients(shape):
+    rng = np.random.default_rng(1)
+    pictures = torch.from_numpy(rng.random(shape, dtype=np.float32)).requires_grad_(True)
+    rolls = rng.integers(min(shape[2:]), size=(shape[0], 2))
+    one_by_one = torch.stack(
+        [torch.roll(picture, tuple(roll.tolist()), (1, 2)) for picture, roll in zip(pictures, rolls, strict=True)]
+    )
+    rolled = batches.rolled(pictures, rolls)
+    assert torch.equal(rolled, one_by_one)
+    weights = torch.from_numpy(rng.random(shape, dtype=np.float32))
+    expected, given = (torch.autograd.grad((made * weights).sum(), pictures)[0] for made in (one_by_one, rolled))
+    assert torch.equal(given, expected)
