@@ -32,10 +32,10 @@ from assetgen.server.bare import bare_server
 from assetgen.store import bundled_models_folder, open_store
 from assetgen.types import ColorSpace, Encoding, FloatArray, MapKind, OutputSpec, ParameterValue, PixelFormat, Request
 
-SMALL_PX, LARGE_PX, HUGE_PX, FILE_PX = 256, 2048, 4096, 1024
+SMALL_PX, WHOLE_PX, LARGE_PX, HUGE_PX, FILE_PX = 256, 512, 2048, 4096, 1024
 CLIENTS = 16
 ROUNDS = 5
-PARTS = ("server", "pixels", "memory", "encode", "start")
+PARTS = ("server", "material", "pixels", "memory", "encode", "start")
 STARTS = 3
 # Steps of it never meet: no two calls with a moved slider are the same.
 GOLDEN_SHARE = 0.618034
@@ -64,6 +64,7 @@ def run(
     session = open_session(package, device, threads)
     measure: dict[str, Callable[[], Figures]] = {
         "server": lambda: _server(package, session, arguments, device, threads, seconds),
+        "material": lambda: _material(package, session, arguments, seconds),
         "pixels": lambda: _pixels(package, session),
         "memory": lambda: _memory(package, folders, device, threads),
         "encode": lambda: _encode(package, session),
@@ -147,6 +148,40 @@ def _server(
         "raw_per_s": statistics.median(raw_rates),
         f"served_per_s_{CLIENTS}_clients": statistics.median(served_rates),
         "throughput_ratio": statistics.median(served_rates) / statistics.median(raw_rates),
+    }
+
+
+def _material(package: VerifiedPackage, session: Session, arguments: Sequence[str], seconds: float) -> Figures:
+    """Whole materials at 512 px with new seeds, from the call to the last map, pixels and files, beside the graph.
+
+    What is made of the graph's maps takes its time, too: the more the faster the device is.
+    """
+    edge_px = _edge(package, WHOLE_PX)
+    inputs = example_inputs(package, edge_px)
+    graph_ms: list[float] = []
+    made_ms: dict[Encoding, list[float]] = {Encoding.RAW: [], Encoding.PNG: []}
+    with ServerProcess(arguments) as server, Client(server.address) as client:
+
+        def make(encoding: Encoding, seed: int) -> None:
+            output = OutputSpec(encoding=encoding)
+            request = Request(package.manifest.id, seed, width_px=edge_px, height_px=edge_px, output=output)
+            for _ in client.generate(request):
+                pass
+
+        for number in range(5):
+            session.run(inputs)
+            make(Encoding.RAW, number)
+        end_s = time.perf_counter() + seconds
+        while time.perf_counter() < end_s:
+            graph_ms.append(_timed_ms(lambda: session.run(inputs)))
+            for encoding, spent_ms in made_ms.items():
+                spent_ms.append(_timed_ms(partial(make, encoding, 100 + len(graph_ms))))
+    return {
+        "edge_px": edge_px,
+        "calls": len(graph_ms),
+        "graph_p50_ms": statistics.median(graph_ms),
+        "pixels_p50_ms": statistics.median(made_ms[Encoding.RAW]),
+        "files_p50_ms": statistics.median(made_ms[Encoding.PNG]),
     }
 
 

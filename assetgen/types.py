@@ -1,7 +1,7 @@
 """What travels through the product: requests, events and assets; frozen dataclasses over numpy, nothing of ours.
 
 Ranges are contract. Network tensors are ``[N, C, H, W] float32``; maps in ``Material`` are ``[H, W, C] float32``;
-``uint8`` and ``uint16`` exist only in encoded artifacts.
+``uint8`` and ``uint16`` exist only in encoded artifacts, and where a device made pixels of maps itself.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ class Material:
     """The maps of one material.
 
     ``maps`` holds ``[H, W, C] float32`` in [0, 1]: base colour sRGB-coded with C 3, the others linear with C 1. The
-    normal map (C 3) holds unit vectors in [-1, 1], Y up.
+    normal map (C 3) holds unit vectors in [-1, 1], Y up. Of a device that rounds maps itself they are pixels already:
+    uint8, and uint16 for height.
     """
 
     maps: Mapping[MapKind, FloatArray]

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from assetgen.errors import AssetgenError, Cancelled, DeadlineTooShort, InternalError, QueueFull
-from assetgen.kinds import KINDS, Plan
+from assetgen.kinds import KINDS, Plan, finishing_inputs
 from assetgen.kinds.windows import count_windows, run_in_windows
 from assetgen.package import VerifiedPackage
-from assetgen.runtime import Session
+from assetgen.runtime import Finishes, Session
 from assetgen.sessions import Sessions
 from assetgen.turns import Ticket, Turns
 from assetgen.twins import Twins
@@ -213,6 +213,8 @@ class Worker:
                 return outputs
 
         if windows == 1:
+            if isinstance(session, Finishes) and session.finishes:
+                inputs = inputs | finishing_inputs(job.package, plan)
             outputs = run_in_windows(run, manifest, inputs)
         else:  # what takes several keeps the outputs of the whole meanwhile: one such at a time
             job.cost /= windows

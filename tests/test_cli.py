@@ -215,11 +215,13 @@ def test_the_demo_makes_every_class_and_a_picture(models, tmp_path):
 
 def test_the_bench_measures_and_writes_json(models, tmp_path):
     figures = tmp_path / "bench.json"
-    done = assetgen("bench", "--only", "server,encode,memory", "--seconds", "0.5", "--json", figures, *options(models))
+    parts = "server,material,encode,memory"
+    done = assetgen("bench", "--only", parts, "--seconds", "0.5", "--json", figures, *options(models))
     assert done.returncode == 0, done.stderr
     measured = json.loads(figures.read_text())
     assert measured["server"]["raw_p50_ms"] > 0
     assert measured["server"]["served_p50_ms"] > 0
+    assert measured["material"]["pixels_p50_ms"] > measured["material"]["graph_p50_ms"] > 0
     assert 0.01 < measured["memory"]["peak_gb"] < 4
     assert measured["machine"]
     assert assetgen("bench", "--only", "speed", *options(models)).returncode == 2

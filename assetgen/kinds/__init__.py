@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from assetgen.kinds import mesh, sprite, style, texture
 from assetgen.kinds.examples import example_parameters
 from assetgen.kinds.plan import Kind, Plan
@@ -10,7 +12,12 @@ from assetgen.types import FloatArray, Request
 
 KINDS: dict[str, Kind] = {"texture": texture, "sprite": sprite, "style": style, "mesh": mesh}
 
-__all__ = ["KINDS", "Kind", "Plan", "example_inputs", "example_parameters"]
+__all__ = ["KINDS", "Kind", "Plan", "example_inputs", "example_parameters", "finishing_inputs"]
+
+
+def finishing_inputs(package: VerifiedPackage, plan: Any) -> dict[str, FloatArray]:
+    """What a session that finishes maps itself takes beside the graph's inputs; see ``postprocess.finishing``."""
+    return texture.finishing_inputs(plan) if package.manifest.kind == "texture" else {}
 
 
 def example_inputs(package: VerifiedPackage, edge_px: int) -> dict[str, FloatArray]:

@@ -33,13 +33,14 @@ from assetgen.kinds.plan import (
 )
 from assetgen.manifest import PARTS, PATTERNS, InputSpec, LayoutSpec, Manifest
 from assetgen.package import VerifiedPackage
-from assetgen.postprocess import encode, pbr, profiles, xmp
+from assetgen.postprocess import encode, finishing, pbr, profiles, xmp
 from assetgen.types import (
     Artifact,
     Encoding,
     FloatArray,
     MapKind,
     Material,
+    NormalConvention,
     OutputSpec,
     Request,
 )
@@ -229,8 +230,18 @@ def _draw(
     return z, spatial
 
 
+def finishing_inputs(plan: Plan) -> dict[str, FloatArray]:
+    """See ``kinds.finishing_inputs``."""
+    convention = plan.output.normal_convention or profiles.find_profile(plan.output.profile).normal_convention
+    y_down = convention is NormalConvention.Y_DOWN
+    terms = finishing.Terms(plan.relief_px, y_down, plan.roughness_shift, plan.metal, plan.needed)
+    return {finishing.NAME: terms.array()}
+
+
 def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, FloatArray]) -> Iterator[Artifact]:
     """Turn the graph's outputs (name to ``[1, c, h, w]`` in [0, 1]) for asset ``index`` into files, one at a time.
+
+    A session that finishes maps itself gives pixels in their place.
 
     Raises:
         ValueError: an output is not finite, or not what the manifest says.
@@ -258,6 +269,8 @@ def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, Flo
 
 def _material(manifest: Manifest, plan: Plan, outputs: Mapping[str, FloatArray]) -> Material:
     """The maps the call needs, no others: a preview of base colour alone must not wait for occlusion."""
+    if finishing.STRANGE in outputs:
+        return finishing.material(outputs)
     maps: dict[MapKind, FloatArray] = {}
     for spec in manifest.outputs:
         arrays.shape(outputs[spec.name], f"1 {spec.channels} {plan.height_px} {plan.width_px}", spec.name)

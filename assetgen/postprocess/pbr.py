@@ -16,7 +16,7 @@ from assetgen.types import FloatArray, MapKind, Material
 
 # Horizon samples lie at these distances in pixels, each on a height blurred to about that width (an à-trous pyramid).
 OCCLUSION_RADII_PX = (1, 2, 4, 8, 16)
-_DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
+DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 # Rows are worked on in bands of about this many values, so that the scratch arrays stay in the processor's cache.
 _BAND_VALUES = 32768
 
@@ -140,7 +140,7 @@ def _sky_of_band(
     rows, columns = ground.shape
     slope, rise = np.empty_like(ground), np.empty_like(ground)
     sky[:] = 0
-    for down, right in _DIRECTIONS:
+    for down, right in DIRECTIONS:
         slope[:] = 0
         for level, radius in zip(levels, radii_px, strict=True):
             first_row, first_column = top + radius + down * radius, radius + right * radius
@@ -149,5 +149,5 @@ def _sky_of_band(
             np.maximum(slope, rise, out=slope)
         slope *= slope
         slope += np.float32(1)
-        np.divide(np.float32(1 / len(_DIRECTIONS)), slope, out=slope)
+        np.divide(np.float32(1 / len(DIRECTIONS)), slope, out=slope)
         sky += slope

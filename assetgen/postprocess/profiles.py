@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,11 @@ PixelArray: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Windows opens a device under these names, whatever the extension.
+_FORMATS = {
+    MapKind.BASE_COLOR: PixelFormat.RGB8,
+    MapKind.NORMAL: PixelFormat.RGB8,
+    MapKind.HEIGHT: PixelFormat.R16,
+}
 _DEVICE_NAMES = frozenset({"con", "prn", "aux", "nul"} | {f"{port}{i}" for port in ("com", "lpt") for i in range(10)})
 
 
@@ -278,12 +283,8 @@ def _packed(
 
 def _pixels(material: Material, texture: Texture, convention: NormalConvention) -> tuple[PixelFormat, PixelArray]:
     maps, kind = material.maps, texture.map_kind
-    if kind is MapKind.NORMAL:
-        return PixelFormat.RGB8, _quantized_normal(maps[kind], convention)
-    if kind is MapKind.HEIGHT:
-        return PixelFormat.R16, _quantized16(maps[kind])
     if kind is not None:
-        return PixelFormat.RGB8 if kind is MapKind.BASE_COLOR else PixelFormat.R8, _quantized8(maps[kind])
+        return _FORMATS.get(kind, PixelFormat.R8), quantized(kind, maps[kind], convention)
     rows, columns = next(iter(maps.values())).shape[:2]
     pixels = np.empty((rows, columns, len(texture.channels)), dtype=np.uint8)
     for channel, source in enumerate(texture.channels):
@@ -291,14 +292,23 @@ def _pixels(material: Material, texture: Texture, convention: NormalConvention) 
     return PixelFormat.RGBA8 if len(texture.channels) == 4 else PixelFormat.RGB8, pixels
 
 
-def _channel(maps: Mapping[MapKind, FloatArray], source: str) -> NDArray[np.uint8] | int:
+def quantized(kind: MapKind, values: NDArray[Any], convention: NormalConvention) -> PixelArray:
+    """The pixels ``[H, W, C]`` of one map; those that are pixels already, of this convention, stay as they are."""
+    if values.dtype != np.float32:
+        return values
+    if kind is MapKind.NORMAL:
+        return _quantized_normal(values, convention)
+    return _quantized16(values) if kind is MapKind.HEIGHT else _quantized8(values)
+
+
+def _channel(maps: Mapping[MapKind, FloatArray], source: str) -> Any:
     if source == "one":
         return 255
     if source == "zero":
         return 0
     if source == "smoothness":
-        return np.uint8(255) - _quantized8(maps[MapKind.ROUGHNESS])[:, :, 0]  # exactly the roughness of other profiles
-    return _quantized8(maps[MapKind(source)])[:, :, 0]
+        return np.uint8(255) - _channel(maps, MapKind.ROUGHNESS)  # exactly the roughness of other profiles
+    return quantized(MapKind(source), maps[MapKind(source)], NormalConvention.Y_UP)[:, :, 0]
 
 
 def _quantized8(values: FloatArray) -> NDArray[np.uint8]:
@@ -331,6 +341,8 @@ def _check_maps(material: Material) -> None:
         raise ValueError(f"material: got maps of sizes {sorted(sizes)}, expected one size")
     for kind, values in material.maps.items():
         check.shape(values, "h w 3" if kind in (MapKind.BASE_COLOR, MapKind.NORMAL) else "h w 1", kind)
+        if values.dtype != np.float32:  # pixels already: all that their type can hold is allowed
+            continue
         # A normal's length may round above 1 by a few ulps; the code has 255 steps.
         low, high = (-1.00001, 1.00001) if kind is MapKind.NORMAL else (0.0, 1.0)
         check.in_range(values, low, high, kind)

@@ -32,7 +32,7 @@ from assetgen.manifest import MANIFEST_NAME
 from assetgen.package import VerifiedPackage, read_manifest
 from assetgen.process import memory, messages
 from assetgen.process.messages import LostError, Message
-from assetgen.runtime import Binds, Session, open_session, self_check
+from assetgen.runtime import Binds, Finishes, Session, open_session, self_check
 
 log = logging.getLogger(__name__)
 
@@ -147,8 +147,14 @@ class _Device:
         session = self._open_model(VerifiedPackage(folder, manifest, digest), wanted["device"], wanted["threads"])
         self_check(session, self._inputs(question, layout_bytes))
         self._sessions[question.model] = session
-        facts = {"backend": session.backend, "device": session.device, "reason": session.reason}
-        return Message(messages.DONE, text=json.dumps(facts | {"splits": session.splits}).encode())
+        facts = {
+            "backend": session.backend,
+            "device": session.device,
+            "reason": session.reason,
+            "splits": session.splits,
+            "finishes": isinstance(session, Finishes) and session.finishes,
+        }
+        return Message(messages.DONE, text=json.dumps(facts).encode())
 
     def _close(self, model: int) -> None:
         self._sessions.pop(model).close()

@@ -92,6 +92,11 @@ class ProcessSession:
         """Whether a run by halves gives the same bytes; who is suspected of a crash runs alone."""
         return bool(self.facts["splits"]) and not self._process.breaker.suspects(self.package.digest)
 
+    @property
+    def finishes(self) -> bool:
+        """See ``runtime.Finishes``."""
+        return bool(self.facts["finishes"])
+
     def run(
         self, inputs: Mapping[str, FloatArray], *, half: bool = False, owner: object = None
     ) -> dict[str, FloatArray]:

@@ -80,6 +80,16 @@ class Binds(Protocol):
         ...
 
 
+@runtime_checkable
+class Finishes(Protocol):
+    """A session that may turn the maps of a material into pixels where they lie."""
+
+    @property
+    def finishes(self) -> bool:
+        """Whether it does if the inputs hold ``postprocess.finishing.NAME``; see there."""
+        ...
+
+
 def open_session(package: VerifiedPackage, device: str = "auto", threads: int | None = None) -> Session:
     """Load a package's graph.
 

@@ -1,7 +1,7 @@
 """A session of ONNX Runtime on a GPU: inputs and outputs stay in device memory, each set of shapes is one CUDA graph.
 
-Imports errors and types of ours, and numpy. ONNX Runtime keeps a graph that it captured with the thread that ran it, so
-one thread of the session's own does all runs.
+Imports errors, types and postprocess of ours, and numpy. ONNX Runtime keeps a graph that it captured with the thread
+that ran it, so one thread of the session's own does all runs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from assetgen.errors import Cancelled, InternalError
+from assetgen.postprocess import finishing
+from assetgen.runtime.finish import Finisher
 from assetgen.types import FloatArray
 
 SIZES_KEPT = 4
@@ -53,6 +56,7 @@ class BoundSession:
         session: an ``onnxruntime.InferenceSession`` with all its nodes on the device.
         memory: kind and number of the device that buffers lie on, such as ``("cuda", 0)``.
         captures: whether the session was opened with CUDA graphs.
+        finisher: turns the maps into pixels where they lie, if the inputs hold ``finishing.NAME``.
     """
 
     splits = False
@@ -67,8 +71,10 @@ class BoundSession:
         reason: str,
         *,
         captures: bool,
+        finisher: Finisher | None = None,
     ) -> None:
         self._session, self._ort, self._memory, self._captures = session, ort, memory, captures
+        self._finisher = finisher
         self._sizes: OrderedDict[Shapes, _Bound] = OrderedDict()
         self._graphs = 0
         self._calls: set[_Call] = set()
@@ -79,9 +85,14 @@ class BoundSession:
         self._output_names = [port.name for port in session.get_outputs()]
         self.backend, self.device, self.reason = backend, device, reason
 
+    @property
+    def finishes(self) -> bool:
+        """See ``runtime.Finishes``."""
+        return self._finisher is not None
+
     def run(
         self, inputs: Mapping[str, FloatArray], *, half: bool = False, owner: object = None
-    ) -> dict[str, FloatArray]:
+    ) -> dict[str, NDArray[Any]]:
         """Run the graph once, after the runs that other threads began.
 
         A run that has begun on the GPU ends there; ``terminate`` then only throws its outputs away.
@@ -130,16 +141,20 @@ class BoundSession:
 
     def _free(self) -> None:
         self._sizes.clear()  # before the session that they are bound to
-        self._session = None
+        self._session = self._finisher = None
 
-    def _run(self, inputs: Mapping[str, FloatArray], call: _Call) -> dict[str, FloatArray]:
+    def _run(self, inputs: Mapping[str, FloatArray], call: _Call) -> dict[str, NDArray[Any]]:
         if call.stopped:
             return {}
+        inputs = dict(inputs)
+        terms = inputs.pop(finishing.NAME, None) if self._finisher is not None else None
         self._check(inputs)
         bound = self._at(inputs)
         for name, value in bound.inputs.items():
             value.update_inplace(np.ascontiguousarray(inputs[name]))
         self._session.run_with_iobinding(bound.binding, bound.options)
+        if self._finisher is not None and terms is not None:
+            return self._finisher.run(bound.outputs, finishing.terms_from(terms))
         return {name: _owned(value.numpy()) for name, value in bound.outputs.items()}
 
     def _repeat(self, inputs: Mapping[str, FloatArray], count: int) -> float:

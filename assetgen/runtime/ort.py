@@ -18,6 +18,7 @@ from assetgen.package import VerifiedPackage
 from assetgen.runtime.bound import BoundSession, first_line, ort_errors
 from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
+from assetgen.runtime.finish import open_finisher
 from assetgen.types import FloatArray
 
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
@@ -262,11 +263,18 @@ def _open_cuda(
             f"cuda:{index} {devices[index].name} does not open: CUDA or cuDNN libraries are missing or do not fit",
             hint=f"{INSTALL_CUDA}; the driver supports CUDA {devices[index].driver}, CUDA 13 is needed",
         )
+    finisher, unfinished = open_finisher(
+        lambda data: load_finishing(ort, data, cuda_options, package), ort, ("cuda", index), package.manifest
+    )
     device = devices[index]
     mixed = "+cpu" if _ON_CPU in told else ""
     backend = f"onnxruntime-{ort.__version__}/cuda{mixed}/{precision}/{slug(device)}-driver{device.driver}"
+    backend += "-finishing" if finisher is not None else ""
     name = f"cuda:{index} {device.name}"
-    return BoundSession(session, ort, ("cuda", index), backend, name, reason + told, captures=captures)
+    told += unfinished
+    return BoundSession(
+        session, ort, ("cuda", index), backend, name, reason + told, captures=captures, finisher=finisher
+    )
 
 
 def _load_on_cuda(
@@ -297,6 +305,14 @@ def _load_on_cuda(
         if not any(words in error.message for words in _REFUSALS):
             raise
     return load(captures=False, on_cpu=True), False, _WITHOUT_GRAPHS + _ON_CPU
+
+
+def load_finishing(ort: ModuleType, graph: bytes, cuda_options: Mapping[str, str], package: VerifiedPackage) -> Any:
+    """A session of the graph of finishing, in fp32 whatever the model is in: slopes are differences of near heights."""
+    options = session_options(ort)
+    options.use_deterministic_compute = True
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return load_graph(ort, graph, options, [(CUDA_PROVIDER, {**cuda_options, "use_tf32": "0"})], package)
 
 
 def session_options(ort: ModuleType) -> Any:

@@ -7,8 +7,13 @@ import pytest
 
 from assetgen.errors import Cancelled, InternalError
 from assetgen.package import verify_package
+from assetgen.postprocess import finishing
+from assetgen.postprocess.finishing import Terms
 from assetgen.runtime import bound, open_session, ort, self_check
 from assetgen.runtime.bound import BoundSession
+from assetgen.runtime.finish import finished
+from assetgen.types import MapKind
+from tests.helpers import finishing_device
 from tests.helpers.tiny_package import tiny_feeds, write_tiny_package
 
 SIZES = [(2, 2), (4, 4), (2, 5), (6, 3), (3, 3), (5, 2)]
@@ -192,3 +197,27 @@ def test_it_never_splits(session):
     assert not session.splits
     with pytest.raises(RuntimeError, match="by halves"):
         session.run(tiny_feeds(), half=True)
+
+
+def test_with_the_terms_of_finishing_it_gives_pixels_and_without_them_maps(package, plain):
+    session = finishing_device.open_model(package)
+    assert session.finishes
+    feeds = tiny_feeds(cells=(4, 6))
+    assert equal(session.run(feeds), plain.run(feeds))
+    wanted = frozenset([MapKind.NORMAL, MapKind.HEIGHT])
+    terms = Terms(3.0, y_down=True, roughness_shift=0.0, metal=True, wanted=wanted)
+    given = session.run({**feeds, finishing.NAME: terms.array()})
+    maps = {
+        MapKind(spec.map_kind): plain.run(feeds)[spec.name][0].transpose(1, 2, 0) for spec in package.manifest.outputs
+    }
+    expected = finished(maps, terms)
+    made = finishing.material(given).maps
+    assert made.keys() == wanted
+    assert all(np.array_equal(made[kind], expected[kind]) for kind in wanted)
+    session.close()
+
+
+def test_one_that_does_not_finish_knows_no_terms(session):
+    assert not session.finishes
+    with pytest.raises(InternalError, match="the inputs are"):
+        session.run({**tiny_feeds(), finishing.NAME: np.zeros(10, dtype=np.float32)})

@@ -5,6 +5,8 @@ import pytest
 from assetgen.errors import PackageInvalid
 from assetgen.package import verify_package
 from assetgen.runtime import ort
+from assetgen.runtime.cuda import CudaDevice
+from tests.helpers import finishing_device
 from tests.helpers.tiny_package import write_tiny_package
 
 LEFT_TO_CPU = (
@@ -61,3 +63,44 @@ def test_onnx_runtime_is_told_not_to_go_on_elsewhere(package):
         [ort.CPU_PROVIDER], package,
     )  # fmt: skip
     assert session._enable_fallback is False
+
+
+class OnCuda:
+    """A session of the processor's that says that it is on a GPU."""
+
+    def __init__(self, session):
+        self.session = session
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+    def get_providers(self):
+        return [ort.CUDA_PROVIDER]
+
+
+def test_a_gpu_that_cannot_finish_maps_says_so(package, monkeypatch):
+    def refuse(*_):
+        raise PackageInvalid("no kernel for Reciprocal", hint="")
+
+    module = ort.import_onnxruntime()
+    monkeypatch.setattr(module, "get_available_providers", lambda: [ort.CUDA_PROVIDER, ort.CPU_PROVIDER])
+    monkeypatch.setattr(ort, "cuda_devices", lambda: ([CudaDevice(0, "Test", "9.0", "13.0")], ""))
+    monkeypatch.setattr(
+        ort, "_load_on_cuda", lambda _, graph, *__: (OnCuda(finishing_device.load(graph, package)), True, "")
+    )
+    monkeypatch.setattr(ort, "load_finishing", refuse)
+    session = ort.open_ort_session(package, "cuda")
+    assert session.reason == "asked for; maps are finished on the processor: no kernel for Reciprocal"
+    assert not session.finishes
+    assert session.backend.endswith("cuda/fp32/test-sm9.0-driver13.0")
+
+
+def test_slopes_are_never_computed_in_tf32(package, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ort, "load_graph", lambda *told: asked.append(told))
+    options = {"device_id": "0", "use_tf32": "1"}
+    ort.load_finishing(ort.import_onnxruntime(), b"", options, package)
+    _, _, session_options, providers, _ = asked[0]
+    assert providers == [(ort.CUDA_PROVIDER, {"device_id": "0", "use_tf32": "0"})]
+    assert session_options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+    assert options["use_tf32"] == "1"

@@ -1,0 +1,62 @@
+"""Maps that a device turns into pixels itself, so that bytes leave it in place of floats; imports types of ours, numpy.
+
+A session that can do so takes one more input, ``NAME``, and then gives pixels by the names of maps, in place of its
+outputs: ``[1, C, H, W]`` with one channel, ``[1, H, W, 3]`` with three, rounded as ``profiles`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assetgen.types import FloatArray, MapKind, Material
+
+NAME = "finish"
+# How many values of the network's maps are no numbers in [0, 1].
+STRANGE = "strange"
+SOURCES: Mapping[MapKind, int] = {
+    MapKind.BASE_COLOR: 3,
+    MapKind.ROUGHNESS: 1,
+    MapKind.METALLIC: 1,
+    MapKind.HEIGHT: 1,
+}
+"""The maps it is made from, with their channels."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How the maps of one material are finished; see ``pbr`` and ``kinds.texture``.
+
+    Attributes:
+        wanted: maps that shall leave the device.
+    """
+
+    relief_px: float
+    y_down: bool
+    roughness_shift: float
+    metal: bool
+    wanted: Set[MapKind]
+
+    def array(self) -> FloatArray:
+        """As one input of a session: ``[4 + maps]``."""
+        numbers = [self.relief_px, -1.0 if self.y_down else 1.0, self.roughness_shift, float(self.metal)]
+        return np.array([*numbers, *(kind in self.wanted for kind in MapKind)], dtype=np.float32)
+
+
+def terms_from(array: FloatArray) -> Terms:
+    """What ``Terms.array`` made."""
+    relief_px, green, roughness_shift, metal, *wanted = array.tolist()
+    kinds = frozenset(kind for kind, flag in zip(MapKind, wanted, strict=True) if flag)
+    return Terms(relief_px, green < 0, roughness_shift, bool(metal), kinds)
+
+
+def material(outputs: Mapping[str, NDArray[Any]]) -> Material:
+    """The maps, pixels already, of what a session gave; raises ValueError if the network made what is no map."""
+    if strange := int(outputs[STRANGE][0]):
+        raise ValueError(f"maps: {strange} values are not in [0, 1]")
+    given = {kind: outputs[kind.value][0] for kind in MapKind if kind.value in outputs}
+    return Material({kind: x if x.shape[2] == 3 else x.transpose(1, 2, 0) for kind, x in given.items()})

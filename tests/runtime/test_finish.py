@@ -1,0 +1,134 @@
+"""Maps made into pixels by a graph: the same as by the processor, rolled as they are, and only where that was seen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assetgen.errors import PackageInvalid
+from assetgen.package import verify_package
+from assetgen.postprocess import finishing
+from assetgen.postprocess.finishing import SOURCES, STRANGE, Terms
+from assetgen.runtime import finish, ort
+from assetgen.runtime.finish import Finisher, can_finish, finished, open_finisher
+from assetgen.types import MapKind
+from tests.helpers.finishing_device import MEMORY, load
+from tests.helpers.tiny_package import write_tiny_package
+
+ALL = frozenset(MapKind)
+NAMES = {kind: kind.value for kind in SOURCES}
+EDGES = st.integers(finish.LEAST_PX, 70)
+TERMS = st.builds(
+    Terms, relief_px=st.floats(0, 60, width=32), y_down=st.booleans(), roughness_shift=st.floats(-1, 1, width=32),
+    metal=st.booleans(), wanted=st.just(ALL),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_package(folder)
+    return verify_package(folder)
+
+
+@pytest.fixture(scope="module")
+def finisher(package):
+    return Finisher(load(finish.GRAPH.read_bytes(), package), ort.import_onnxruntime(), MEMORY, NAMES)
+
+
+def maps_of(seed, height, width):
+    rng = np.random.default_rng(seed)
+    return {
+        kind.value: rng.random((1, channels, height, width), dtype=np.float32) for kind, channels in SOURCES.items()
+    }
+
+
+def given_by(finisher, maps, terms):
+    module = ort.import_onnxruntime()
+    values = {name: module.OrtValue.ortvalue_from_numpy(array, *MEMORY) for name, array in maps.items()}
+    return finisher.run(values, terms)
+
+
+@given(st.integers(0, 99), EDGES, EDGES, TERMS)
+@settings(deadline=None, max_examples=60)
+def test_pixels_are_those_of_the_processor(finisher, seed, height, width, terms):
+    maps = maps_of(seed, height, width)
+    made = finishing.material(given_by(finisher, maps, terms)).maps
+    expected = finished({kind: maps[kind.value][0].transpose(1, 2, 0) for kind in SOURCES}, terms)
+    assert made.keys() == expected.keys() == ALL
+    for kind, pixels in expected.items():
+        assert (made[kind].shape, made[kind].dtype) == (pixels.shape, pixels.dtype)
+        steps = np.abs(made[kind].astype(int) - pixels.astype(int))
+        assert steps.max() <= 1, kind
+        assert np.mean(steps > 0) < 0.01, kind
+
+
+@given(st.integers(0, 99), st.tuples(st.integers(-40, 40), st.integers(-40, 40)))
+@settings(deadline=None, max_examples=20)
+def test_rolled_maps_make_rolled_pixels(finisher, seed, shift):
+    terms = Terms(9.0, y_down=False, roughness_shift=0.1, metal=True, wanted=ALL)
+    maps = maps_of(seed, 48, 64)
+    rolled = {name: np.roll(array, shift, (2, 3)) for name, array in maps.items()}
+    made, moved = (finishing.material(given_by(finisher, x, terms)).maps for x in (maps, rolled))
+    for kind, pixels in made.items():
+        assert np.array_equal(moved[kind], np.roll(pixels, shift, (0, 1))), kind
+
+
+def test_only_what_is_wanted_leaves_the_device(finisher):
+    terms = Terms(1.0, y_down=False, roughness_shift=0, metal=True, wanted=frozenset([MapKind.NORMAL]))
+    assert given_by(finisher, maps_of(0, 32, 32), terms).keys() == {STRANGE, "normal"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1e-3, 1.001])
+@pytest.mark.parametrize("kind", SOURCES)
+def test_what_is_no_map_is_refused_as_by_the_processor(finisher, kind, value):
+    maps = maps_of(0, 32, 48)
+    maps[kind.value][0, 0, 5, 7] = value
+    terms = Terms(1.0, y_down=False, roughness_shift=0, metal=True, wanted=frozenset([MapKind.NORMAL]))
+    with pytest.raises(ValueError, match=r"1 values are not in \[0, 1\]"):
+        finishing.material(given_by(finisher, maps, terms))
+
+
+@given(TERMS, st.frozensets(st.sampled_from(MapKind)))
+def test_terms_travel_as_one_array(terms, wanted):
+    terms = replace(terms, wanted=wanted)
+    assert finishing.terms_from(terms.array()) == terms
+
+
+def test_a_device_that_computes_the_same_finishes(package):
+    found, unfinished = open_finisher(
+        lambda data: load(data, package), ort.import_onnxruntime(), MEMORY, package.manifest
+    )
+    assert found is not None
+    assert unfinished == ""
+
+
+def test_one_that_computes_otherwise_does_not_and_says_so(package, monkeypatch):
+    monkeypatch.setattr(
+        finish, "finished", lambda maps, terms: finished(maps, replace(terms, relief_px=terms.relief_px * 1.1))
+    )
+    found, unfinished = open_finisher(
+        lambda data: load(data, package), ort.import_onnxruntime(), MEMORY, package.manifest
+    )
+    assert found is None
+    assert "; maps are finished on the processor: normal: " in unfinished
+
+
+def test_one_that_cannot_load_it_does_not_and_says_so(package):
+    def refuse(_):
+        raise PackageInvalid("no kernel for Reciprocal", hint="")
+
+    found = open_finisher(refuse, ort.import_onnxruntime(), MEMORY, package.manifest)
+    assert found == (None, "; maps are finished on the processor: no kernel for Reciprocal")
+
+
+def test_models_that_make_other_maps_are_not_finished_there(package):
+    manifest = package.manifest
+    assert can_finish(manifest)
+    fewer = replace(manifest, outputs=manifest.outputs[:-1])
+    small = replace(manifest, size=replace(manifest.size, min_px=8))
+    for other in (fewer, small, replace(manifest, kind="style")):
+        assert not can_finish(other)
+        assert open_finisher(lambda _: None, ort.import_onnxruntime(), MEMORY, other) == (None, "")
