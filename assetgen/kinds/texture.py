@@ -34,6 +34,7 @@ from assetgen.kinds.plan import (
 from assetgen.manifest import PARTS, PATTERNS, InputSpec, LayoutSpec, Manifest
 from assetgen.package import VerifiedPackage
 from assetgen.postprocess import encode, finishing, pbr, profiles, xmp
+from assetgen.postprocess.ahead import ahead
 from assetgen.types import (
     Artifact,
     Encoding,
@@ -49,6 +50,8 @@ ANY_PATTERN = "auto"
 ALL_PARTS = "all"
 # Of the last assets up to that size, what their seeds stand for is kept: 2 MB each.
 KEPT_PX, DRAWS_KEPT = 512 * 512, 8
+# Files of fewer pixels are encoded before other threads would have begun.
+APART_PX = 512 * 512
 _TYPES = {
     "class": "choice",
     "blend_class": "choice",
@@ -250,10 +253,15 @@ def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, Flo
     facts = {"model": manifest.id, "version": manifest.version, "seed": str(plan.seed), "index": str(index)}
     metadata = xmp.xmp_packet(facts) if output.encoding is Encoding.PNG else b""
     profile = profiles.find_profile(output.profile)
-    for packed in profiles.pack(_material(manifest, plan, outputs), profile, output):
-        data = encode.encode(
+
+    def encoded(packed: profiles.PackedTexture) -> bytes | memoryview:
+        return encode.encode(
             packed.pixels, packed.pixel_format, output.encoding, color_space=packed.color_space, metadata=metadata
         )
+
+    textures = profiles.pack(_material(manifest, plan, outputs), profile, output)
+    apart = output.encoding is Encoding.PNG and plan.width_px * plan.height_px >= APART_PX
+    for packed, data in ahead(encoded, textures) if apart else ((packed, encoded(packed)) for packed in textures):
         yield Artifact(
             index=index,
             role=packed.role,
