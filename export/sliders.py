@@ -21,8 +21,9 @@ from assetgen.training.recipe import TextureRecipe
 from export.properties import PROPERTIES
 from export.studio import CHUNK, LAYOUTS, Samples, Studio, within_layout
 
-# What a full slider changes: deviations of the property within the class, up to a limit in its own unit.
-REACH = 1.5
+# What a full slider changes: deviations of the property within the class, up to a limit in its own unit. The second is
+# tried where the first is more than the network has in it.
+REACHES = (1.5, 1.0)
 LIMITS = (22.0, 16.0, 12.0, 16.0, 1.2, 1.0)
 # What each slider is to leave alone. Saturation moves warmth and tint by its nature; contrast and fineness go together.
 HELD = {
@@ -69,6 +70,7 @@ class Slider:
         rising: share of the steps between ``STOPS`` that rise, over classes and seeds kept out.
         down, up: change at -1 and at 1 as a share of what was promised, mean over the classes.
         effect: change at 1 less that at -1, halved, in the property's unit; mean over the classes.
+        reach: deviations of the property that were promised, or the limit in its unit where that is less.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Slider:
     down: float
     up: float
     effect: float
+    reach: float = REACHES[0]
 
     @property
     def offered(self) -> bool:
@@ -110,11 +113,28 @@ def find_sliders(
     with torch.no_grad():
         samples = studio.sample(effort.samples)
         spread = within_layout(samples).std(dim=1)
-        units = torch.minimum(REACH * spread, spread.new_tensor(LIMITS)).clamp(min=1e-3)
-        directions, r2 = regress(samples.w, within_layout(samples) / units[:, None])
-    directions = _refine(studio, samples, directions, units, effort)
-    with torch.no_grad():
-        return _judge(studio, directions, units, r2, effort)
+    found, left = Sliders((), torch.zeros(0)), list(range(len(PROPERTIES)))
+    for reach in REACHES:
+        with torch.no_grad():
+            units = torch.minimum(reach * spread, spread.new_tensor(LIMITS)).clamp(min=1e-3)
+            directions, r2 = regress(samples.w, within_layout(samples) / units[:, None])
+        directions = _refine(studio, samples, directions, units, left, effort)
+        with torch.no_grad():
+            found = _better(found, _judge(studio, directions, units, r2, reach, effort))
+        left = [i for i, slider in enumerate(found.sliders) if not slider.offered]
+        if not left:
+            break
+    return found
+
+
+def _better(first: Sliders, second: Sliders) -> Sliders:
+    """Of each property the first slider, or the second where only that one is offered."""
+    if not first.sliders:
+        return second
+    taken = [b.offered and not a.offered for a, b in zip(first.sliders, second.sliders, strict=True)]
+    sliders = zip(first.sliders, second.sliders, taken, strict=True)
+    directions = torch.where(torch.tensor(taken)[:, None, None], second.directions, first.directions)
+    return Sliders(tuple(b if other else a for a, b, other in sliders), directions)
 
 
 def regress(w: Tensor, properties: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,22 +174,28 @@ def _slopes(centred: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return covariance, torch.linalg.solve(covariance + ridge, centred.T @ targets / len(centred))
 
 
-def _refine(studio: Studio, samples: Samples, directions: Tensor, units: Tensor, effort: Effort) -> Tensor:
+def _refine(
+    studio: Studio, samples: Samples, directions: Tensor, units: Tensor, chosen: Sequence[int], effort: Effort
+) -> Tensor:
     """Move directions until pictures change by what the slider says: its own property by its unit, what it holds by 0.
 
     Every step takes a chunk of all pairs of slider and class, so that each comes up as often.
+
+    Args:
+        chosen: numbers of the sliders; the others stay as they are.
     """
     names = list(PROPERTIES)
     held = torch.tensor([[HELD_WEIGHT * (other in HELD[name]) for other in names] for name in names])
     covariances = [torch.cov(styles.T) for styles in samples.w]
     eye = torch.eye(directions.shape[2])
     inverses = torch.stack([torch.linalg.inv(c + 0.03 * c.trace() / len(c) * eye) for c in covariances])
-    pairs = torch.cartesian_prod(torch.arange(len(names)), torch.arange(studio.count))
+    pairs = torch.cartesian_prod(torch.tensor(chosen, dtype=torch.int64), torch.arange(studio.count))
     moved = directions.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([moved], lr=LEARNING_RATE, betas=(0.8, 0.98))
     queue = torch.empty(0, dtype=torch.int64)
-    for step in range(effort.steps):
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / effort.steps)
+    steps = -(-effort.steps * len(chosen) // len(names))
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / steps)
         while len(queue) < CHUNK:
             queue = torch.cat([queue, torch.randperm(len(pairs), generator=studio.rng)])
         (slider, label), queue = pairs[queue[:CHUNK]].unbind(1), queue[CHUNK:]
@@ -190,7 +216,7 @@ def _refine(studio: Studio, samples: Samples, directions: Tensor, units: Tensor,
     return moved.detach()
 
 
-def _judge(studio: Studio, directions: Tensor, units: Tensor, r2: Tensor, effort: Effort) -> Sliders:
+def _judge(studio: Studio, directions: Tensor, units: Tensor, r2: Tensor, reach: float, effort: Effort) -> Sliders:
     """Measure every slider on new styles."""
     labels = torch.arange(studio.count).repeat_interleave(effort.checks)
     places = torch.arange(effort.checks).repeat(studio.count) % LAYOUTS
@@ -207,5 +233,5 @@ def _judge(studio: Studio, directions: Tensor, units: Tensor, r2: Tensor, effort
             "up": up,
             "effect": (values[4] - values[0]).mean() / 2,
         }
-        found.append(Slider(name, **{key: round(float(value), 3) for key, value in figures.items()}))
+        found.append(Slider(name, reach=reach, **{key: round(float(value), 3) for key, value in figures.items()}))
     return Sliders(tuple(found), directions)

@@ -9,7 +9,7 @@ from assetgen.models.texture import TextureConfig, TextureGenerator
 from assetgen.training.sheet import class_means
 from export.parameters import SLIDERS, parameters_of_model
 from export.properties import PROPERTIES
-from export.sliders import HELD, Effort, Slider, Sliders, find_sliders, regress
+from export.sliders import HELD, LIMITS, REACHES, Effort, Slider, Sliders, find_sliders, regress
 from tests.helpers.tiny_runs import CLASSES, TEXTURE
 
 NAMES = list(PROPERTIES)
@@ -112,3 +112,35 @@ def test_every_property_has_a_slider_and_knows_what_it_holds():
     names = [spec.name for spec in parameters_of_model(("a", "b"), ["tint"])]
     assert names[-1] == "tint"
     assert "warmth" not in names
+
+
+def test_what_is_too_much_is_tried_with_less(generator, monkeypatch):
+    """The first reach breaks the promise of one property here, the second keeps it; all others keep the first."""
+    asked = []
+
+    def judge(studio, directions, units, r2, reach, effort):
+        asked.append((reach, units))
+        down = [0.4 if name == "brightness" and reach == REACHES[0] else 0.8 for name in NAMES]
+        sliders = (Slider(name, 0.5, 1.0, kept, 0.9, 7.0, reach) for name, kept in zip(NAMES, down, strict=True))
+        return Sliders(tuple(sliders), directions)
+
+    monkeypatch.setattr("export.sliders._judge", judge)
+    found = find_sliders(generator, CLASSES, TEXTURE, Effort(samples=16, steps=2, checks=1))
+    assert [reach for reach, _ in asked] == list(REACHES)
+    assert {slider.name: slider.reach for slider in found.sliders} == {
+        name: REACHES[1] if name == "brightness" else REACHES[0] for name in NAMES
+    }
+    assert all(slider.offered for slider in found.sliders)
+    limits = torch.tensor(LIMITS)
+    free = (asked[0][1] < limits) & (asked[0][1] > 1e-3)
+    assert torch.allclose(asked[1][1][free], asked[0][1][free] * REACHES[1] / REACHES[0])
+
+
+def test_what_fails_with_less_too_stays_as_it_was_first(generator, monkeypatch):
+    def judge(studio, directions, units, r2, reach, effort):
+        return Sliders(tuple(replace(GOOD, name=name, down=0.1, reach=reach) for name in NAMES), directions)
+
+    monkeypatch.setattr("export.sliders._judge", judge)
+    found = find_sliders(generator, CLASSES, TEXTURE, Effort(samples=16, steps=2, checks=1))
+    assert {slider.reach for slider in found.sliders} == {REACHES[0]}
+    assert found.offered.sliders == ()
