@@ -7,6 +7,9 @@ from typing import Any
 
 from assetgen.manifest import Manifest
 
+# What full sliders promised when manifests did not say it yet.
+FIRST_REACH = 1.5
+
 
 def model_card(manifest: Manifest, provenance: Mapping[str, Any], notes: str) -> str:
     """Markdown from the manifest, the provenance and what a person wrote."""
@@ -122,8 +125,8 @@ def _look(
     text = ""
     if sliders:
         rows = "".join(
-            f"| `{s['name']}` | {s['r2']:.2f} | {s['rising']:.0%} | {s['down']:.2f}, {s['up']:.2f} | {s['effect']:.3g} "
-            f"| {_plain(s['unit'])} | {_yes(s['offered'])} |\n"
+            f"| `{s['name']}` | {s['r2']:.2f} | {s['rising']:.0%} | {s['down']:.2f}, {s['up']:.2f} "
+            f"| {s.get('reach', FIRST_REACH):g} | {s['effect']:.3g} | {_plain(s['unit'])} | {_yes(s['offered'])} |\n"
             for s in sliders
         )
         text += f"""
@@ -131,8 +134,8 @@ def _look(
 
 On {seen} kept out, means over the classes (`docs/{document}.md`):
 
-| slider | R² | steps that rise | kept at -1 and 1 | effect of 1 | unit | offered |
-|---|---|---|---|---|---|---|
+| slider | R² | steps that rise | kept at -1 and 1 | of so many deviations | effect of 1 | unit | offered |
+|---|---|---|---|---|---|---|---|
 {rows}"""
     if variations:
         rows = "".join(

@@ -31,7 +31,9 @@ def rows(text):
 def test_sliders_and_variations_become_tables_with_a_cell_for_every_column():
     head, rule, warmth = rows(_look([SLIDER], []))
     assert len(head) == len(rule) == len(warmth)
-    assert warmth == ["`warmth`", "0.45", "99%", "0.73, 0.78", "7.63", r"b\*", "yes"]
+    assert warmth == ["`warmth`", "0.45", "99%", "0.73, 0.78", "1.5", "7.63", r"b\*", "yes"]
+    *_, weaker = rows(_look([SLIDER | {"reach": 1.0}], []))
+    assert weaker[4] == "1"
     head, rule, second = rows(_look([], [VARIATION]))
     assert len(head) == len(rule) == len(second)
     assert second == ["`variation_2`", "sefa", "8.0", "62%", "contrast", "no"]
