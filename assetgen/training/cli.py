@@ -303,7 +303,9 @@ def _drawn(
             raise ConfigInvalid(
                 "--drawn is not what the run began with", hint="resume with the same texture run, or without one"
             )
-    return () if artist is None else drawn_sets(artist, classes, recipe.scan_px), told
+    if artist is None or arguments.dry_run:  # to draw takes a minute
+        return (), told
+    return drawn_sets(artist, classes, recipe.scan_px), told
 
 
 def _style_task(arguments: argparse.Namespace, device: str) -> tuple[Task, Mapping[str, int]]:

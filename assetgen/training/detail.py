@@ -65,6 +65,15 @@ class Batch:
     masks: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """Crops of what real and added colours have beyond the input, and the class numbers of both in turn."""
+
+    real: Tensor
+    fake: Tensor
+    labels: Tensor
+
+
 def detail_network(recipe: DetailRecipe, classes: Sequence[str]) -> DetailNetwork:
     """The network that a recipe asks for, untrained."""
     one, two, four = recipe.widths
@@ -142,24 +151,13 @@ class DetailTask:
             ]
             sums.add("distance", torch.stack(distances).mean())
             loss = loss + recipe.distil * torch.stack(distances).mean()
-        fools = detailed and recipe.adversarial > 0 and done >= recipe.adversarial_from
-        if fools and batch.large is not None:
-            painted = [maps.base_color]
-            labels = [batch.labels, batch.labels]
-            if self.drawn:
-                more = self._batch(rng, self.drawn, batch.labels)
-                added = self._predict(self.network, more.small, more.class_weights, DRAWN_NOISE + progress.step, None)
-                loss = loss + regression(*_inside(added, more, recipe.margin_px), 0.0, Sums())
-                painted, labels = [*painted, added.base_color], [*labels, more.labels]
-            shown = self._shown(rng, [batch.large, *painted])
-            real, fake = shown[: recipe.batch].detach(), shown[recipe.batch :]
-            seen = torch.from_numpy(np.concatenate(labels) % (len(self.classes) + 1)).to(self.device)
-            self.discriminator.requires_grad_(False)
-            loss = loss + recipe.adversarial * LOSS.generator(torch.zeros(0), self._score(fake, seen[recipe.batch :]))
-            self.discriminator.requires_grad_(True)
+        judged = None
+        if detailed and recipe.adversarial > 0 and done >= recipe.adversarial_from:
+            judged, told = self._judged(rng, batch, maps.base_color, progress.step)
+            loss = loss + told
         descend(self.network, self.optimisers["network_adam"], loss, "g", sums)
-        if fools:
-            self._discriminator_step(real, fake.detach(), seen, progress.step, sums)
+        if judged is not None:
+            self._discriminator_step(judged, progress.step, sums)
         move_average(self.average, self.network, recipe, progress.pictures)
         return replace(progress, step=progress.step + 1, pictures=progress.pictures + recipe.batch)
 
@@ -197,6 +195,28 @@ class DetailTask:
             maps: Maps = network(small, class_weights, noises)
         return maps
 
+    def _judged(self, rng: np.random.Generator, batch: Batch, painted: Tensor, step: int) -> tuple[_Judged, Tensor]:
+        """What the discriminator sees of a batch with large pictures and of drawn ones, and what the network lowers.
+
+        Args:
+            painted: the network's base colour of the batch.
+        """
+        if batch.large is None:
+            raise ValueError("batch: without large pictures there is nothing to tell from")
+        loss = torch.zeros((), device=self.device)
+        pictures, labels = [batch.large, painted], [batch.labels, batch.labels]
+        if self.drawn:
+            more = self._batch(rng, self.drawn, batch.labels)
+            added = self._predict(self.network, more.small, more.class_weights, DRAWN_NOISE + step, None)
+            loss = loss + regression(*_inside(added, more, self.recipe.margin_px), 0.0, Sums())
+            pictures, labels = [*pictures, added.base_color], [*labels, more.labels]
+        shown, n = self._shown(rng, pictures), len(batch.large)
+        seen = torch.from_numpy(np.concatenate(labels) % (len(self.classes) + 1)).to(self.device)
+        self.discriminator.requires_grad_(False)
+        loss = loss + self.recipe.adversarial * LOSS.generator(torch.zeros(0), self._score(shown[n:], seen[n:]))
+        self.discriminator.requires_grad_(True)
+        return _Judged(shown[:n].detach(), shown[n:].detach(), seen), loss
+
     def _shown(self, rng: np.random.Generator, pictures: Sequence[Tensor]) -> Tensor:
         """What the discriminator sees of pictures ``[n, 3, 4 crop, 4 crop]``, one after the other."""
         edge, margin = self.recipe.score_px, SCALE * self.recipe.margin_px
@@ -209,15 +229,15 @@ class DetailTask:
             scores: Tensor = self.discriminator(crops, labels)
         return scores
 
-    def _discriminator_step(self, real: Tensor, fake: Tensor, labels: Tensor, step: int, sums: Sums) -> None:
-        recipe = self.recipe
-        scores = self._score(torch.cat([real, fake]), labels)
+    def _discriminator_step(self, judged: _Judged, step: int, sums: Sums) -> None:
+        recipe, real, labels = self.recipe, judged.real, judged.labels
+        scores = self._score(torch.cat([real, judged.fake]), labels)
         loss = LOSS.discriminator(scores[: len(real)], scores[len(real) :])
         adam_d = self.optimisers["discriminator_adam"]
         adam_d.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if step % recipe.r1_interval == 0:
-            real = real.detach().requires_grad_(True)
+            real = real.requires_grad_(True)
             penalty = losses.zero_centred_penalty(self.discriminator(real, labels[: len(real)]), real)
             (penalty * recipe.r1_gamma * recipe.r1_interval).backward()  # type: ignore[no-untyped-call]
         sanitise(self.discriminator, "d", sums)

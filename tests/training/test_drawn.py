@@ -1,5 +1,6 @@
 """Pictures of a texture run for the detail network: the same for a run, of the right class, refused if strange."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -64,3 +65,14 @@ def test_drawn_pictures_go_with_an_adversarial_detail_run_only(data, artist, tmp
         train("detail", data, tmp_path / "run", "--drawn", str(artist), adversarial=0)
     with pytest.raises(ConfigInvalid, match="--drawn goes with detail"):
         cli.main(["texture", "--data", str(data), "--drawn", str(artist)])
+
+
+def test_a_dry_run_checks_the_artist_and_draws_nothing(data, artist, tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise AssertionError("something is drawn")
+
+    monkeypatch.setattr("assetgen.training.drawn.drawn_sets", refuse)
+    assert train("detail", data, tmp_path / "run", "--drawn", str(artist), "--dry-run") == 0
+    assert json.loads(capsys.readouterr().out)["recipe"]["adversarial"]
+    with pytest.raises(CheckpointInvalid):
+        train("detail", data, tmp_path / "run", "--drawn", str(tmp_path), "--dry-run")
