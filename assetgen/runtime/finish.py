@@ -60,13 +60,15 @@ class Finisher:
         binding = self._session.io_binding()
         for kind, name in self._names.items():
             binding.bind_ortvalue_input(kind.value, maps[name])
-        for name, number in (
-            ("relief_px", terms.relief_px),
-            ("green", -1.0 if terms.y_down else 1.0),
-            ("roughness_shift", terms.roughness_shift),
-            ("metal", float(terms.metal)),
-        ):
-            binding.bind_cpu_input(name, np.array([number], dtype=np.float32))
+        numbers = {
+            "relief_px": terms.relief_px,
+            "green": -1.0 if terms.y_down else 1.0,
+            "roughness_shift": terms.roughness_shift,
+            "metal": float(terms.metal),
+        }
+        arrays = {name: np.array([number], dtype=np.float32) for name, number in numbers.items()}
+        for name, array in arrays.items():
+            binding.bind_cpu_input(name, array)
         names = [port.name for port in self._session.get_outputs()]
         for name in names:
             binding.bind_output(name, *self._memory)

@@ -356,6 +356,11 @@ def _recipe(arguments: argparse.Namespace, device: str, kind: Any, kind_of_famil
         values = values_from_toml(arguments.recipe)
     values = {**values, **overrides}
     recipe = recipe_from_values(kind_of_families if "family" in values and kind_of_families else kind, values)
+    if recipe.precision == "bf16" and settled("auto", device) != "bf16":
+        print(  # noqa: T201
+            f"note: {device} has no bf16 and emulates it, which takes many times as long; add --set precision=fp32",
+            file=sys.stderr,
+        )
     return replace(recipe, precision=settled(recipe.precision, device))
 
 

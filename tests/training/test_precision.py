@@ -34,8 +34,18 @@ def test_the_processor_is_asked_for_any_of_its_units(monkeypatch):
 
 
 @pytest.mark.parametrize(("native", "meant"), [(True, "bf16"), (False, "fp32")])
-def test_a_run_keeps_what_it_takes(monkeypatch, tmp_path, native, meant):
+def test_a_run_keeps_what_it_takes(monkeypatch, tmp_path, capsys, native, meant):
     monkeypatch.setattr(precision, "has_bf16", lambda kind: native)
     (tmp_path / "recipe.toml").write_text("batch = 4", encoding="utf-8")
     arguments = cli._parser().parse_args(["texture", "--data=x.zip", f"--recipe={tmp_path / 'recipe.toml'}"])
     assert cli._recipe(arguments, "cpu", TextureRecipe).precision == meant
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_who_asks_for_what_is_emulated_gets_it_and_is_told(monkeypatch, tmp_path, capsys, native):
+    monkeypatch.setattr(precision, "has_bf16", lambda kind: native)
+    (tmp_path / "recipe.toml").write_text('precision = "bf16"', encoding="utf-8")
+    arguments = cli._parser().parse_args(["texture", "--data=x.zip", f"--recipe={tmp_path / 'recipe.toml'}"])
+    assert cli._recipe(arguments, "cpu", TextureRecipe).precision == "bf16"
+    assert ("cpu has no bf16" in capsys.readouterr().err) is not native
