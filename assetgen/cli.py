@@ -203,7 +203,7 @@ def _generate(options: argparse.Namespace) -> int:
     with _maker(options) as maker:
         request = patiently(lambda: _request(options, maker), options.patience)
         if options.detach:
-            detach(maker, request, priority, options.output, print, options.patience)
+            detach(maker, request, priority, options.output, say, options.patience)
             return 0
         again = {"patience_s": options.patience} if options.server else {}
         events = maker.generate(request, options.deadline, priority=priority, **again)
@@ -211,7 +211,7 @@ def _generate(options: argparse.Namespace) -> int:
             from assetgen.sheet import on_one_sheet
 
             events = on_one_sheet(events)
-        write_assets(events, options.output, teller(options.output, print))
+        write_assets(events, options.output, teller(options.output, say))
     return 0
 
 
@@ -232,9 +232,9 @@ def _job(options: argparse.Namespace) -> int:
 
     with _maker(options) as client:
         if options.status or options.cancel:
-            show(client, options.id, print, cancel=options.cancel)
+            show(client, options.id, say, cancel=options.cancel)
         else:
-            fetch(client, options.id, options.output, print)
+            fetch(client, options.id, options.output, say)
     return 0
 
 

@@ -1,12 +1,17 @@
 """What holds for every test, and the one package that is trained and exported for all of them."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 # Before torch is loaded: threads that spin while they wait stand still beside other work on the same cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A shell without job control starts what it puts into the background deaf to Ctrl-C, and so would be all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests that use ONNX Runtime by themselves tell nobody, either.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

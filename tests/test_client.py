@@ -139,8 +139,10 @@ def test_a_newer_call_of_a_view_ends_the_older_and_others_go_on(client):
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 def test_ctrl_c_ends_a_waiting_program_without_partial_files(server, tmp_path):
     command = [sys.executable, "-m", "assetgen", "generate", "--server", server.address, "--model", "slow"]
-    command += ["--count", "64", "--size", "1024", "-o", str(tmp_path / "out")]
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += ["--count", "4", "--size", "1024", "-o", str(tmp_path / "out")]
+    # As outside of tests: what is said must come at once, not when a buffer is full or the program ends.
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered)
     assert program.stdout.readline().startswith("seed ")
     program.send_signal(signal.SIGINT)
     _, said = program.communicate()
