@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 # Before torch is loaded: threads that spin while they wait stand still beside other work on the same cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# A shell without job control starts what it puts into the background deaf to Ctrl-C, and so would be all that tests start.
+# Shells without job control start background programs deaf to Ctrl-C, and so would be all that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
