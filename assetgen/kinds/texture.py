@@ -33,7 +33,7 @@ from assetgen.kinds.plan import (
 )
 from assetgen.manifest import PARTS, PATTERNS, InputSpec, LayoutSpec, Manifest
 from assetgen.package import VerifiedPackage
-from assetgen.postprocess import encode, finishing, pbr, profiles, xmp
+from assetgen.postprocess import encode, finishing, profiles, xmp
 from assetgen.postprocess.ahead import ahead
 from assetgen.types import (
     Artifact,
@@ -235,10 +235,13 @@ def _draw(
 
 def finishing_inputs(plan: Plan) -> dict[str, FloatArray]:
     """See ``kinds.finishing_inputs``."""
+    return {finishing.NAME: _terms(plan).array()}
+
+
+def _terms(plan: Plan) -> finishing.Terms:
     convention = plan.output.normal_convention or profiles.find_profile(plan.output.profile).normal_convention
     y_down = convention is NormalConvention.Y_DOWN
-    terms = finishing.Terms(plan.relief_px, y_down, plan.roughness_shift, plan.metal, plan.needed)
-    return {finishing.NAME: terms.array()}
+    return finishing.Terms(plan.relief_px, y_down, plan.roughness_shift, plan.metal, plan.needed)
 
 
 def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, FloatArray]) -> Iterator[Artifact]:
@@ -283,16 +286,7 @@ def _material(manifest: Manifest, plan: Plan, outputs: Mapping[str, FloatArray])
     for spec in manifest.outputs:
         arrays.shape(outputs[spec.name], f"1 {spec.channels} {plan.height_px} {plan.width_px}", spec.name)
         maps[MapKind(spec.map_kind)] = outputs[spec.name][0].transpose(1, 2, 0)
-    if plan.roughness_shift and MapKind.ROUGHNESS in plan.needed:
-        shifted = maps[MapKind.ROUGHNESS] + np.float32(plan.roughness_shift)
-        maps[MapKind.ROUGHNESS] = np.clip(shifted, 0, 1)
-    if not plan.metal and MapKind.METALLIC in plan.needed:
-        maps[MapKind.METALLIC] = np.zeros_like(maps[MapKind.METALLIC])
-    if MapKind.NORMAL in plan.needed:
-        maps[MapKind.NORMAL] = pbr.normal_from_height(maps[MapKind.HEIGHT], plan.relief_px)
-    if MapKind.AMBIENT_OCCLUSION in plan.needed:
-        maps[MapKind.AMBIENT_OCCLUSION] = pbr.ambient_occlusion_from_height(maps[MapKind.HEIGHT], plan.relief_px)
-    return Material({kind: maps[kind] for kind in MapKind if kind in plan.needed})
+    return finishing.finished(maps, _terms(plan))
 
 
 def _check_output(manifest: Manifest, output: OutputSpec) -> frozenset[MapKind]:

@@ -1,4 +1,4 @@
-"""Maps that a device turns into pixels itself, so that bytes leave it in place of floats; imports types of ours, numpy.
+"""Maps that a device turns into pixels itself, so that bytes leave it, not floats; imports types and pbr, numpy.
 
 A session that can do so takes one more input, ``NAME``, and then gives pixels by the names of maps, in place of its
 outputs: ``[1, C, H, W]`` with one channel, ``[1, H, W, 3]`` with three, rounded as ``profiles`` does.
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assetgen.postprocess import pbr
 from assetgen.types import FloatArray, MapKind, Material
 
 NAME = "finish"
@@ -29,7 +30,7 @@ SOURCES: Mapping[MapKind, int] = {
 
 @dataclass(frozen=True)
 class Terms:
-    """How the maps of one material are finished; see ``pbr`` and ``kinds.texture``.
+    """How the maps of one material are finished; see ``kinds.texture.Plan``.
 
     Attributes:
         wanted: maps that shall leave the device.
@@ -41,10 +42,16 @@ class Terms:
     metal: bool
     wanted: Set[MapKind]
 
+    def numbers(self) -> dict[str, float]:
+        """All but what is wanted, by the names of the graph's inputs."""
+        green = -1.0 if self.y_down else 1.0
+        shift, metal = self.roughness_shift, float(self.metal)
+        return {"relief_px": self.relief_px, "green": green, "roughness_shift": shift, "metal": metal}
+
     def array(self) -> FloatArray:
         """As one input of a session: ``[4 + maps]``."""
-        numbers = [self.relief_px, -1.0 if self.y_down else 1.0, self.roughness_shift, float(self.metal)]
-        return np.array([*numbers, *(kind in self.wanted for kind in MapKind)], dtype=np.float32)
+        wanted = (kind in self.wanted for kind in MapKind)
+        return np.array([*self.numbers().values(), *wanted], dtype=np.float32)
 
 
 def terms_from(array: FloatArray) -> Terms:
@@ -52,6 +59,24 @@ def terms_from(array: FloatArray) -> Terms:
     relief_px, green, roughness_shift, metal, *wanted = array.tolist()
     kinds = frozenset(kind for kind, flag in zip(MapKind, wanted, strict=True) if flag)
     return Terms(relief_px, green < 0, roughness_shift, bool(metal), kinds)
+
+
+def finished(maps: Mapping[MapKind, FloatArray], terms: Terms) -> Material:
+    """The same by the processor, in floats: the maps that are wanted, and no work for others.
+
+    Args:
+        maps: those of ``SOURCES``, ``[H, W, C]`` in [0, 1]; more stay as they are.
+    """
+    made = dict(maps)
+    if terms.roughness_shift and MapKind.ROUGHNESS in terms.wanted:
+        made[MapKind.ROUGHNESS] = np.clip(made[MapKind.ROUGHNESS] + np.float32(terms.roughness_shift), 0, 1)
+    if not terms.metal and MapKind.METALLIC in terms.wanted:
+        made[MapKind.METALLIC] = np.zeros_like(made[MapKind.METALLIC])
+    if MapKind.NORMAL in terms.wanted:
+        made[MapKind.NORMAL] = pbr.normal_from_height(made[MapKind.HEIGHT], terms.relief_px)
+    if MapKind.AMBIENT_OCCLUSION in terms.wanted:
+        made[MapKind.AMBIENT_OCCLUSION] = pbr.ambient_occlusion_from_height(made[MapKind.HEIGHT], terms.relief_px)
+    return Material({kind: made[kind] for kind in MapKind if kind in terms.wanted})
 
 
 def material(outputs: Mapping[str, NDArray[Any]]) -> Material:

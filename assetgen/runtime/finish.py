@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from assetgen.manifest import Manifest
 from assetgen.postprocess import finishing, pbr, profiles
 from assetgen.postprocess.finishing import SOURCES, STRANGE, Terms
-from assetgen.types import FloatArray, MapKind, Material, NormalConvention
+from assetgen.types import FloatArray, MapKind, NormalConvention
 
 # Behind a map's name, that of the output; the bare name is the input's.
 PIXELS = "_pixels"
@@ -60,13 +60,7 @@ class Finisher:
         binding = self._session.io_binding()
         for kind, name in self._names.items():
             binding.bind_ortvalue_input(kind.value, maps[name])
-        numbers = {
-            "relief_px": terms.relief_px,
-            "green": -1.0 if terms.y_down else 1.0,
-            "roughness_shift": terms.roughness_shift,
-            "metal": float(terms.metal),
-        }
-        arrays = {name: np.array([number], dtype=np.float32) for name, number in numbers.items()}
+        arrays = {name: np.array([number], dtype=np.float32) for name, number in terms.numbers().items()}
         for name, array in arrays.items():
             binding.bind_cpu_input(name, array)
         names = [port.name for port in self._session.get_outputs()]
@@ -96,10 +90,8 @@ class Finisher:
 
 def finished(maps: Mapping[MapKind, FloatArray], terms: Terms) -> dict[MapKind, NDArray[Any]]:
     """The same by the processor: pixels by map."""
-    shifted = np.clip(maps[MapKind.ROUGHNESS] + np.float32(terms.roughness_shift), 0, 1)
-    metal = maps[MapKind.METALLIC] * np.float32(terms.metal)
-    material = pbr.complete(Material({**maps, MapKind.ROUGHNESS: shifted, MapKind.METALLIC: metal}), terms.relief_px)
     convention = NormalConvention.Y_DOWN if terms.y_down else NormalConvention.Y_UP
+    material = finishing.finished(maps, terms)
     return {kind: profiles.quantized(kind, values, convention) for kind, values in material.maps.items()}
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from assetgen.errors import Cancelled, InternalError
-from assetgen.package import verify_package
 from assetgen.postprocess import finishing
 from assetgen.postprocess.finishing import Terms
 from assetgen.runtime import bound, open_session, ort, self_check
@@ -14,16 +13,9 @@ from assetgen.runtime.bound import BoundSession
 from assetgen.runtime.finish import finished
 from assetgen.types import MapKind
 from tests.helpers import finishing_device
-from tests.helpers.tiny_package import tiny_feeds, write_tiny_package
+from tests.helpers.tiny_package import tiny_feeds
 
 SIZES = [(2, 2), (4, 4), (2, 5), (6, 3), (3, 3), (5, 2)]
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_package(folder)
-    return verify_package(folder)
 
 
 @pytest.fixture(scope="module")

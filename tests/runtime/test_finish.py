@@ -8,14 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assetgen.errors import PackageInvalid
-from assetgen.package import verify_package
 from assetgen.postprocess import finishing
 from assetgen.postprocess.finishing import SOURCES, STRANGE, Terms
 from assetgen.runtime import finish, ort
 from assetgen.runtime.finish import Finisher, can_finish, finished, open_finisher
 from assetgen.types import MapKind
 from tests.helpers.finishing_device import MEMORY, load
-from tests.helpers.tiny_package import write_tiny_package
 
 ALL = frozenset(MapKind)
 NAMES = {kind: kind.value for kind in SOURCES}
@@ -24,13 +22,6 @@ TERMS = st.builds(
     Terms, relief_px=st.floats(0, 60, width=32), y_down=st.booleans(), roughness_shift=st.floats(-1, 1, width=32),
     metal=st.booleans(), wanted=st.just(ALL),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_package(folder)
-    return verify_package(folder)
 
 
 @pytest.fixture(scope="module")

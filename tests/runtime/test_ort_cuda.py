@@ -3,23 +3,14 @@
 import pytest
 
 from assetgen.errors import PackageInvalid
-from assetgen.package import verify_package
 from assetgen.runtime import ort
 from assetgen.runtime.cuda import CudaDevice
 from tests.helpers import finishing_device
-from tests.helpers.tiny_package import write_tiny_package
 
 LEFT_TO_CPU = (
     "This session contains graph nodes that are assigned to the default CPU EP, but fallback to CPU EP has been"
 )
 NO_GRAPHS = "This session cannot use the graph capture feature as requested by the user as all compute graph nodes have"
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_package(folder)
-    return verify_package(folder)
 
 
 @pytest.mark.parametrize(
