@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from assetgen.errors import Cancelled, InternalError
 from assetgen.postprocess import finishing
-from assetgen.runtime.finish import Finisher
+from assetgen.runtime.finish import Finisher, owned
 from assetgen.types import FloatArray
 
 SIZES_KEPT = 4
@@ -155,7 +155,7 @@ class BoundSession:
         self._session.run_with_iobinding(bound.binding, bound.options)
         if self._finisher is not None and terms is not None:
             return self._finisher.run(bound.outputs, finishing.terms_from(terms))
-        return {name: _owned(value.numpy()) for name, value in bound.outputs.items()}
+        return {name: owned(value.numpy()) for name, value in bound.outputs.items()}
 
     def _repeat(self, inputs: Mapping[str, FloatArray], count: int) -> float:
         bound = self._at(inputs)
@@ -222,8 +222,3 @@ def ort_errors(ort: ModuleType) -> tuple[type[Exception], ...]:
 def first_line(error: BaseException) -> str:
     """What an error says first, for people."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _owned(values: FloatArray) -> FloatArray:
-    """The array itself, or a copy where it shows memory that the next run writes."""
-    return values if values.flags.owndata else values.copy()

@@ -50,6 +50,7 @@ class Finisher:
 
     def __init__(self, session: Any, ort: ModuleType, memory: tuple[str, int], names: Mapping[MapKind, str]) -> None:
         self._session, self._ort, self._memory, self._names = session, ort, memory, names
+        self._output_names = [port.name for port in session.get_outputs()]
 
     def run(self, maps: Mapping[str, Any], terms: Terms) -> dict[str, NDArray[Any]]:
         """Pixels of the maps that are wanted; see ``postprocess.finishing``.
@@ -63,13 +64,12 @@ class Finisher:
         arrays = {name: np.array([number], dtype=np.float32) for name, number in terms.numbers().items()}
         for name, array in arrays.items():
             binding.bind_cpu_input(name, array)
-        names = [port.name for port in self._session.get_outputs()]
-        for name in names:
+        for name in self._output_names:
             binding.bind_output(name, *self._memory)
         self._session.run_with_iobinding(binding)
-        made = dict(zip(names, binding.get_outputs(), strict=True))
+        made = dict(zip(self._output_names, binding.get_outputs(), strict=True))
         wanted = {kind.value: made[kind + PIXELS] for kind in MapKind if kind in terms.wanted}
-        return {name: value.numpy().copy() for name, value in {STRANGE: made[STRANGE], **wanted}.items()}
+        return {name: owned(value.numpy()) for name, value in {STRANGE: made[STRANGE], **wanted}.items()}
 
     def differs(self) -> str:
         """How its pixels differ from those of the processor more than rounding may; nothing if they do not."""
@@ -111,6 +111,11 @@ def open_finisher(
     except Exception as error:  # noqa: BLE001 -- whatever a device cannot do, the processor can
         found = str(error)
     return (None, f"; maps are finished on the processor: {found:.200}") if found else (finisher, "")
+
+
+def owned(values: NDArray[Any]) -> NDArray[Any]:
+    """The array itself, or a copy where it shows memory that the next run writes."""
+    return values if values.flags.owndata else values.copy()
 
 
 def _names(manifest: Manifest) -> dict[MapKind, str]:
