@@ -31,6 +31,7 @@ from assetgen.models.detail import DetailConfig, DetailNetwork, Maps
 from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
 from assetgen.training import distil, losses, parallel
 from assetgen.training.adversarial import descend, sanitise
+from assetgen.training.augment import augment
 from assetgen.training.checkpoint import Checkpoint, Progress
 from assetgen.training.loop import adam, learning_rate, move_average, set_learning_rate
 from assetgen.training.precision import autocast
@@ -211,6 +212,7 @@ class DetailTask:
             loss = loss + regression(*_inside(added, more, self.recipe.margin_px), 0.0, Sums())
             pictures, labels = [*pictures, added.base_color], [*labels, more.labels]
         shown, n = self._shown(rng, pictures), len(batch.large)
+        shown = augment(shown, self.recipe.augment_fixed, torch.Generator().manual_seed(int(rng.integers(1 << 62))))
         seen = torch.from_numpy(np.concatenate(labels) % (len(self.classes) + 1)).to(self.device)
         self.discriminator.requires_grad_(False)
         loss = loss + self.recipe.adversarial * LOSS.generator(torch.zeros(0), self._score(shown[n:], seen[n:]))

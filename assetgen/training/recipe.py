@@ -243,6 +243,7 @@ class DetailRecipe:
         fine: weight of the distance to the finest colours: the more, the less is made up, and the more is blurred.
         adversarial: weight of the discriminator's say on base colour; 0 trains by regression alone.
         adversarial_from: share of the run after which the discriminator takes part.
+        augment_fixed: probability of each augmentation of what the discriminator sees.
         distil: weight of the distance to a teacher's maps, where a run has one.
     """
 
@@ -266,6 +267,7 @@ class DetailRecipe:
     fine: float = 0.2
     adversarial: float = 0.1
     adversarial_from: float = 0.2
+    augment_fixed: float = 0.0
     distil: float = 10.0
     r1_gamma: float = 0.5
     r1_interval: int = 16
@@ -297,6 +299,7 @@ class DetailRecipe:
                 "r1_interval": (self.r1_interval >= 1, "1 or more"),
                 "distil": (self.distil >= 0, "0 or more"),
                 "adversarial_from": (0 <= self.adversarial_from <= 1, "0 to 1"),
+                "augment_fixed": (0 <= self.augment_fixed <= 1, "0 to 1"),
                 "adversarial": (not (self.photo and self.adversarial), "0 with photo, which makes no base colour"),
             },
         )
