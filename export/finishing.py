@@ -1,4 +1,4 @@
-"""``python -m export.finishing``: writes the graph by which a device turns maps into pixels itself; onnx and numpy.
+"""``python -m export.finishing``: writes the graphs by which a device turns maps into pixels itself; onnx and numpy.
 
 It computes what ``postprocess.pbr`` and ``postprocess.profiles`` do, which its test holds it to, in few operators that
 every runtime has: wrapped neighbours are convolutions with fixed weights over a picture that was continued all round.
@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from assetgen.postprocess import finishing
 from assetgen.postprocess.pbr import DIRECTIONS, OCCLUSION_RADII_PX
-from assetgen.runtime.finish import GRAPH, PIXELS
+from assetgen.runtime.finish import GRAPHS, PIXELS
 from assetgen.types import MapKind
 from export.onnx_from_module import OPSET
 
@@ -69,8 +69,12 @@ class _Graph:
             self.node("Cast", scaled, name=kind + PIXELS, to=to)
 
 
-def finishing_graph() -> onnx.ModelProto:
-    """The graph; inputs ``[1, c, h, w]`` by the names of maps, and four numbers ``[1]``."""
+def finishing_graph(*, relief: bool) -> onnx.ModelProto:
+    """The graph; inputs ``[1, c, h, w]`` by the names of maps, and numbers ``[1]``.
+
+    Args:
+        relief: also make normals and occlusion, which are most of the work.
+    """
     graph = _Graph()
     base_color, roughness, metallic, height = finishing.SOURCES
     graph.pixels(base_color, base_color, 255, 0.5)
@@ -78,19 +82,20 @@ def finishing_graph() -> onnx.ModelProto:
     graph.pixels(graph.node("Clip", shifted, graph.constant(0), graph.constant(1)), roughness, 255, 0.5)
     graph.pixels(graph.node("Mul", metallic, "metal"), metallic, 255, 0.5)
     graph.pixels(height, height, 65535, 0.5, TensorProto.UINT16)
-    graph.pixels(_normal(graph), MapKind.NORMAL, 127.5, 128)
-    graph.pixels(_occlusion(graph), MapKind.AMBIENT_OCCLUSION, 255, 0.5)
+    if relief:
+        graph.pixels(_normal(graph), MapKind.NORMAL, 127.5, 128)
+        graph.pixels(_occlusion(graph), MapKind.AMBIENT_OCCLUSION, 255, 0.5)
     _count_strange(graph)
+    numbers = ("relief_px", "green", "roughness_shift", "metal") if relief else ("roughness_shift", "metal")
     inputs = [
         *(_port(kind, TensorProto.FLOAT, [1, channels, "h", "w"]) for kind, channels in finishing.SOURCES.items()),
-        *(_port(name, TensorProto.FLOAT, [1]) for name in ("relief_px", "green", "roughness_shift", "metal")),
+        *(_port(name, TensorProto.FLOAT, [1]) for name in numbers),
     ]
+    colors = (MapKind.BASE_COLOR, MapKind.NORMAL) if relief else (MapKind.BASE_COLOR,)
+    greys = (MapKind.ROUGHNESS, MapKind.METALLIC, *((MapKind.AMBIENT_OCCLUSION,) if relief else ()))
     outputs = [
-        *(_port(kind + PIXELS, TensorProto.UINT8, [1, "h", "w", 3]) for kind in (MapKind.BASE_COLOR, MapKind.NORMAL)),
-        *(
-            _port(kind + PIXELS, TensorProto.UINT8, [1, 1, "h", "w"])
-            for kind in (MapKind.ROUGHNESS, MapKind.METALLIC, MapKind.AMBIENT_OCCLUSION)
-        ),
+        *(_port(kind + PIXELS, TensorProto.UINT8, [1, "h", "w", 3]) for kind in colors),
+        *(_port(kind + PIXELS, TensorProto.UINT8, [1, 1, "h", "w"]) for kind in greys),
         _port(MapKind.HEIGHT + PIXELS, TensorProto.UINT16, [1, 1, "h", "w"]),
         _port(finishing.STRANGE, TensorProto.FLOAT, [1]),
     ]
@@ -156,12 +161,14 @@ def _port(name: str, kind: int, shape: list[int | str]) -> onnx.ValueInfoProto:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the graph to where the runtime reads it."""
-    parser = argparse.ArgumentParser(prog="python -m export.finishing", description="Write the graph of finishing.")
-    parser.add_argument("-o", "--output", type=Path, default=GRAPH)
-    path: Path = parser.parse_args(arguments).output
-    path.write_bytes(finishing_graph().SerializeToString(deterministic=True))
-    print(f"{path}: {path.stat().st_size} bytes", file=sys.stderr)  # noqa: T201
+    """Write the graphs to where the runtime reads them."""
+    parser = argparse.ArgumentParser(prog="python -m export.finishing", description="Write the graphs of finishing.")
+    parser.add_argument("-o", "--output", type=Path, default=GRAPHS[True].parent, help="folder")
+    folder: Path = parser.parse_args(arguments).output
+    for relief, shipped in GRAPHS.items():
+        path = folder / shipped.name
+        path.write_bytes(finishing_graph(relief=relief).SerializeToString(deterministic=True))
+        print(f"{path}: {path.stat().st_size} bytes", file=sys.stderr)  # noqa: T201
     return 0
 
 

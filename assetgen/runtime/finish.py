@@ -21,7 +21,9 @@ from assetgen.types import FloatArray, MapKind, NormalConvention
 
 # Behind a map's name, that of the output; the bare name is the input's.
 PIXELS = "_pixels"
-GRAPH = Path(__file__).with_name("finish.onnx")
+# With what is made of height, and without: that is a fifth of the nodes, and a preview of base colour needs no more.
+GRAPHS = {True: Path(__file__).with_name("finish.onnx"), False: Path(__file__).with_name("finish_flat.onnx")}
+RELIEF = frozenset({MapKind.NORMAL, MapKind.AMBIENT_OCCLUSION})
 # Occlusion looks so far; a smaller torus goes round more than once.
 LEAST_PX = max(pbr.OCCLUSION_RADII_PX)
 # A device may round another way where a value lies between two codes.
@@ -40,17 +42,19 @@ def can_finish(manifest: Manifest) -> bool:
 
 
 class Finisher:
-    """The graph of finishing, loaded beside a model's.
+    """The graphs of finishing, loaded beside a model's.
 
     Args:
-        session: an ``onnxruntime.InferenceSession`` of it.
+        load: makes an ``onnxruntime.InferenceSession`` of a graph.
         memory: kind and number of the device that maps lie on, such as ``("cuda", 0)``.
         names: of the model's outputs, by map.
     """
 
-    def __init__(self, session: Any, ort: ModuleType, memory: tuple[str, int], names: Mapping[MapKind, str]) -> None:
-        self._session, self._ort, self._memory, self._names = session, ort, memory, names
-        self._output_names = [port.name for port in session.get_outputs()]
+    def __init__(
+        self, load: Callable[[bytes], Any], ort: ModuleType, memory: tuple[str, int], names: Mapping[MapKind, str]
+    ) -> None:
+        self._ort, self._memory, self._names = ort, memory, names
+        self._sessions = {relief: load(path.read_bytes()) for relief, path in GRAPHS.items()}
 
     def run(self, maps: Mapping[str, Any], terms: Terms) -> dict[str, NDArray[Any]]:
         """Pixels of the maps that are wanted; see ``postprocess.finishing``.
@@ -58,16 +62,19 @@ class Finisher:
         Args:
             maps: the model's outputs by name, as ``OrtValue`` on the device.
         """
-        binding = self._session.io_binding()
+        session = self._sessions[not RELIEF.isdisjoint(terms.wanted)]
+        binding = session.io_binding()
         for kind, name in self._names.items():
             binding.bind_ortvalue_input(kind.value, maps[name])
-        arrays = {name: np.array([number], dtype=np.float32) for name, number in terms.numbers().items()}
+        taken = {port.name for port in session.get_inputs()}
+        arrays = {name: np.array([x], dtype=np.float32) for name, x in terms.numbers().items() if name in taken}
         for name, array in arrays.items():
             binding.bind_cpu_input(name, array)
-        for name in self._output_names:
+        names = [port.name for port in session.get_outputs()]
+        for name in names:
             binding.bind_output(name, *self._memory)
-        self._session.run_with_iobinding(binding)
-        made = dict(zip(self._output_names, binding.get_outputs(), strict=True))
+        session.run_with_iobinding(binding)
+        made = dict(zip(names, binding.get_outputs(), strict=True))
         wanted = {kind.value: made[kind + PIXELS] for kind in MapKind if kind in terms.wanted}
         return {name: owned(value.numpy()) for name, value in {STRANGE: made[STRANGE], **wanted}.items()}
 
@@ -78,13 +85,14 @@ class Finisher:
             name: rng.random((1, SOURCES[kind], *_CHECK_PX), dtype=np.float32) for kind, name in self._names.items()
         }
         values = {name: self._ort.OrtValue.ortvalue_from_numpy(array, *self._memory) for name, array in maps.items()}
-        terms = Terms(relief_px=5.0, y_down=True, roughness_shift=0.25, metal=True, wanted=frozenset(MapKind))
-        given = finishing.material(self.run(values, terms)).maps
         floats = {kind: maps[name][0].transpose(1, 2, 0) for kind, name in self._names.items()}
-        for kind, expected in finished(floats, terms).items():
-            steps = np.abs(given[kind].astype(np.int32) - expected.astype(np.int32))
-            if steps.max() > LARGEST_STEP or np.mean(steps > 0) > SHARE_OFF:
-                return f"{kind}: {np.mean(steps > 0):.1%} of the pixels differ, by {steps.max()} at most"
+        for wanted in (frozenset(MapKind), frozenset(MapKind) - RELIEF):
+            terms = Terms(relief_px=5.0, y_down=True, roughness_shift=0.25, metal=True, wanted=wanted)
+            given = finishing.material(self.run(values, terms)).maps
+            for kind, expected in finished(floats, terms).items():
+                steps = np.abs(given[kind].astype(np.int32) - expected.astype(np.int32))
+                if steps.max() > LARGEST_STEP or np.mean(steps > 0) > SHARE_OFF:
+                    return f"{kind}: {np.mean(steps > 0):.1%} of the pixels differ, by {steps.max()} at most"
         return ""
 
 
@@ -106,7 +114,7 @@ def open_finisher(
     if not can_finish(manifest):
         return None, ""
     try:
-        finisher = Finisher(load(GRAPH.read_bytes()), ort, memory, _names(manifest))
+        finisher = Finisher(load, ort, memory, _names(manifest))
         found = finisher.differs()
     except Exception as error:  # noqa: BLE001 -- whatever a device cannot do, the processor can
         found = str(error)

@@ -90,6 +90,43 @@ def test_inputs_that_are_views_are_read_as_what_they_show(session, plain):
     assert equal(session.run(turned), plain.run(turned))
 
 
+def test_whichever_input_changes_and_back_again_the_outputs_follow(session, plain):
+    first, other = tiny_feeds(), {name: values * np.float32(0.5) for name, values in tiny_feeds().items()}
+    assert equal(session.run(first), plain.run(first))
+    for name in first:
+        for feeds in ({**first, name: other[name]}, {**first, name: -first[name] * 0}, first):
+            assert equal(session.run(feeds), plain.run(feeds)), name
+
+
+def test_inputs_that_the_caller_changes_in_place_are_copied_again(session, plain):
+    feeds = {name: values.copy() for name, values in tiny_feeds().items()}
+    session.run(feeds)
+    for values in feeds.values():
+        values *= 0.5
+        assert equal(session.run(feeds), plain.run(feeds))
+
+
+def test_few_values_that_lie_on_the_device_are_not_copied_there_again(session):
+    feeds = tiny_feeds()
+    session.run(feeds)
+    (size,) = session._sizes.values()
+    copied = []
+
+    class Noted:
+        def __init__(self, name, value):
+            self.name, self.value = name, value
+
+        def update_inplace(self, values):
+            copied.append(self.name)
+            self.value.update_inplace(values)
+
+    size.inputs = {name: Noted(name, value) for name, value in size.inputs.items()}
+    session.run({**feeds, "z": feeds["z"] * 2})
+    many = {name for name, values in feeds.items() if values.size > bound.FEW}
+    assert set(copied) == many | {"z"}
+    assert len(many) < len(feeds) - 1
+
+
 def test_every_size_has_a_graph_of_its_own_captured_after_a_run_without(session, watched):
     """ONNX Runtime captures at the first run under a new number, and replays what it has under an old one."""
     for cells in ((2, 2), (3, 3), (2, 2)):
