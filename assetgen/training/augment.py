@@ -13,8 +13,8 @@ from torch import Tensor
 BRIGHTNESS = 0.2
 CONTRAST = 0.35
 SATURATION = 0.5
-# A tint goes as far in every direction of hue. Wider, and further to green and magenta than to other hues, it came back as
-# joints of lilac and green, though it was shown in reals and fakes alike (docs/training.md).
+# A tint goes as far in every direction of hue. Wider, and further to green and magenta than to other hues, it came back
+# as joints of lilac and green, though reals and fakes were tinted alike (docs/families.md).
 HUE = 0.06
 TINTS = ((0.707, -0.707, 0.0), (0.408, 0.408, -0.816))
 CUTOUT = 0.5

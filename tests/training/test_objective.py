@@ -120,6 +120,19 @@ def test_augmentation_follows_its_generator_and_probability():
     assert changed == pytest.approx(1 - 0.7**6, abs=0.07)
 
 
+def test_tints_come_with_their_probability_and_go_as_far_in_every_hue():
+    """Once they came in three of four samples, and twice as far to green and magenta: joints came out lilac."""
+    grey = torch.zeros(20_000, 3, 2, 2)
+    grey = augment(grey, 0.5, torch.Generator().manual_seed(1))[:, :, 0, 0]  # the cutout makes a quarter of these black
+    tint = grey - grey.mean(dim=1, keepdim=True)
+    tinted = tint.abs().amax(dim=1) > 1e-6
+    assert float(tinted.float().mean()) == pytest.approx(0.5 * (1 - 0.5 * 0.25), abs=0.02)
+    hues = [torch.tensor([math.cos(turn + third), math.cos(turn + third + 2.0944), math.cos(turn + third - 2.0944)])
+            for turn in (0.0, 0.5) for third in (0.0, 2.0944, 4.1888)]  # fmt: skip
+    spreads = [float((tint[tinted] @ hue).std()) for hue in hues]
+    assert max(spreads) / min(spreads) == pytest.approx(1, abs=0.05)
+
+
 def test_the_number_of_draws_does_not_depend_on_the_probability():
     states = []
     for probability in (0.0, 1.0):
