@@ -26,8 +26,8 @@ from assetgen.launch import ServerProcess
 from assetgen.measure import peak_bytes
 from assetgen.package import VerifiedPackage
 from assetgen.postprocess import encode
+from assetgen.processor import usable_cores
 from assetgen.runtime import Session, open_session
-from assetgen.runtime.cpu import usable_cores
 from assetgen.server.bare import bare_server
 from assetgen.store import bundled_models_folder, open_store
 from assetgen.types import ColorSpace, Encoding, FloatArray, MapKind, OutputSpec, ParameterValue, PixelFormat, Request

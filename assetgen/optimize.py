@@ -22,8 +22,8 @@ from assetgen.errors import AssetgenError, ConfigInvalid, OutputUnwritable
 from assetgen.manifest import PRECISIONS, Manifest
 from assetgen.measure import Candidate, compare, peak_bytes, reference, reference_beside, take_times
 from assetgen.package import VerifiedPackage
+from assetgen.processor import instruction_family, usable_cores
 from assetgen.runtime import Session, choice, open_session
-from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.store import open_store
 from assetgen.trial import trial_inputs
 

@@ -10,8 +10,8 @@ from torch._dynamo import config as dynamo
 
 from assetgen.errors import RuntimeMissing
 from assetgen.manifest import Manifest
+from assetgen.processor import instruction_family, usable_cores
 from assetgen.runtime import Session
-from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.types import FloatArray
 from export.graph import OUTPUTS, MaterialGraph
 from export.networks import graph_of_package

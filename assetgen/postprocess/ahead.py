@@ -1,4 +1,4 @@
-"""Files encoded by several threads: DEFLATE lets go of the interpreter, and is most of their time; standard library.
+"""Files encoded by several threads: DEFLATE lets go of the interpreter, and is most of their time.
 
 Not so the arithmetic of maps: numpy lets go of it for microseconds at a time, and threads that meet there so often were
 slower than one (measured: occlusion of 512 px 15 ms by one, 20 by two).
@@ -7,11 +7,12 @@ slower than one (measured: occlusion of 512 px 15 ms by one, 20 by two).
 from __future__ import annotations
 
 import functools
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from assetgen.processor import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,26 +23,20 @@ def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
 
     Closing the iterator calls off what has not begun.
     """
-    if cores() == 1:
+    if _cores() == 1:
         yield from ((item, work(item)) for item in items)
         return
     waiting: deque[tuple[T, Future[R]]] = deque()
     try:
         for item in items:
             waiting.append((item, _pool().submit(work, item)))
-            while waiting and (waiting[0][1].done() or len(waiting) > cores()):
+            while waiting and (waiting[0][1].done() or len(waiting) > _cores()):
                 yield _next(waiting)
         while waiting:
             yield _next(waiting)
     finally:
         for _, future in waiting:
             future.cancel()
-
-
-@functools.cache
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _next(waiting: deque[tuple[T, Future[R]]]) -> tuple[T, R]:
@@ -51,4 +46,9 @@ def _next(waiting: deque[tuple[T, Future[R]]]) -> tuple[T, R]:
 
 @functools.cache
 def _pool() -> Executor:
-    return ThreadPoolExecutor(cores(), thread_name_prefix="assetgen-encode")
+    return ThreadPoolExecutor(_cores(), thread_name_prefix="assetgen-encode")
+
+
+@functools.cache
+def _cores() -> int:
+    return usable_cores()

@@ -20,9 +20,9 @@ from assetgen.errors import AssetgenError, ConfigInvalid, RuntimeMissing
 from assetgen.fidelity import Comparison, broken_limits
 from assetgen.manifest import Manifest
 from assetgen.package import VerifiedPackage
+from assetgen.processor import instruction_family, usable_cores
 from assetgen.runtime import Session, openvino, ort
 from assetgen.runtime.cache import Cache
-from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.trial import trial_inputs
 from assetgen.types import FloatArray
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from assetgen.errors import AssetgenError
 from assetgen.package import VerifiedPackage
+from assetgen.processor import instruction_family, usable_cores
 from assetgen.runtime import choice, openvino
-from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
 from assetgen.runtime.ort import CUDA_PROVIDER, import_onnxruntime, installed_distributions
 

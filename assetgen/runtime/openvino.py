@@ -24,7 +24,7 @@ import numpy as np
 from assetgen.errors import AssetgenError, Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
 from assetgen.manifest import SPATIAL_ROLES, Manifest
 from assetgen.package import VerifiedPackage
-from assetgen.runtime.cpu import instruction_family, usable_cores
+from assetgen.processor import instruction_family, usable_cores
 from assetgen.runtime.latent_part import cut_latent_part
 from assetgen.runtime.rounding import join_roundings
 from assetgen.types import FloatArray

@@ -15,8 +15,8 @@ from typing import Any
 
 from assetgen.errors import AssetgenError, Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
 from assetgen.package import VerifiedPackage
+from assetgen.processor import instruction_family, usable_cores
 from assetgen.runtime.bound import BoundSession, first_line, ort_errors
-from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
 from assetgen.runtime.finish import open_finisher
 from assetgen.types import FloatArray

@@ -35,8 +35,8 @@ from assetgen.client import Client
 from assetgen.errors import AssetgenError
 from assetgen.kinds import example_inputs
 from assetgen.launch import ServerProcess
+from assetgen.processor import usable_cores
 from assetgen.runtime import open_session
-from assetgen.runtime.cpu import usable_cores
 from assetgen.server.bare import bare_server
 from assetgen.store import bundled_models_folder, open_store
 from assetgen.types import Encoding, MapKind, OutputSpec, Request

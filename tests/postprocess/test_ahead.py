@@ -11,7 +11,7 @@ from assetgen.postprocess.ahead import ahead
 
 @pytest.fixture(params=[1, 2, 5])
 def cores(request, monkeypatch):
-    monkeypatch.setattr(module, "cores", lambda: request.param)
+    monkeypatch.setattr(module, "_cores", lambda: request.param)
     module._pool.cache_clear()
     yield request.param
     module._pool.cache_clear()

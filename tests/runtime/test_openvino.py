@@ -22,8 +22,8 @@ from assetgen import doctor, golden
 from assetgen.errors import Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
 from assetgen.fidelity import psnr_db
 from assetgen.package import VerifiedPackage, write_manifest
+from assetgen.processor import instruction_family, usable_cores
 from assetgen.runtime import open_session, openvino, precision_of, self_check
-from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.devices import describe_devices
 from tests.helpers.serving import write_model
 from tests.helpers.tiny_package import digest_of, tiny_feeds, tiny_manifest

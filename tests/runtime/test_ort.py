@@ -20,8 +20,8 @@ from onnx.reference import ReferenceEvaluator
 
 from assetgen.errors import Cancelled, ConfigInvalid, InternalError, PackageInvalid, RuntimeMissing
 from assetgen.package import VerifiedPackage, verify_package
+from assetgen.processor import instruction_family, usable_cores
 from assetgen.runtime import cuda, open_session, ort, self_check
-from assetgen.runtime.cpu import instruction_family, usable_cores
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
 from assetgen.runtime.devices import describe_devices
 from tests.helpers.tiny_package import digest_of, tiny_feeds, write_tiny_package
