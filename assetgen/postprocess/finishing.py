@@ -37,10 +37,10 @@ class Terms:
     """
 
     relief_px: float
-    y_down: bool
-    roughness_shift: float
-    metal: bool
-    wanted: Set[MapKind]
+    y_down: bool = False
+    roughness_shift: float = 0.0
+    metal: bool = True
+    wanted: Set[MapKind] = frozenset(MapKind)
 
     def numbers(self) -> dict[str, float]:
         """All but what is wanted, by the names of the graph's inputs."""

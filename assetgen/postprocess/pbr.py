@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from assetgen import check
-from assetgen.types import FloatArray, MapKind, Material
+from assetgen.types import FloatArray
 
 # Horizon samples lie at these distances in pixels, each on a height blurred to about that width (an à-trous pyramid).
 OCCLUSION_RADII_PX = (1, 2, 4, 8, 16)
@@ -85,24 +85,6 @@ def ambient_occlusion_from_height(
         bottom = min(rows, top + band)
         _sky_of_band(ground[top:bottom], levels, radii_px, top, sky[top:bottom])
     return sky[:, :, np.newaxis]
-
-
-def complete(material: Material, relief_px: float) -> Material:
-    """Add the derived maps, normal and ambient occlusion, that the material does not hold yet; height is required.
-
-    Args:
-        material: maps as a network made them.
-        relief_px: as in ``normal_from_height``, at the resolution of these maps.
-    """
-    if MapKind.HEIGHT not in material.maps:
-        raise ValueError(f"material: got {', '.join(material.maps)}, expected a height map among them")
-    maps = dict(material.maps)
-    height = maps[MapKind.HEIGHT]
-    if MapKind.NORMAL not in maps:
-        maps[MapKind.NORMAL] = normal_from_height(height, relief_px)
-    if MapKind.AMBIENT_OCCLUSION not in maps:
-        maps[MapKind.AMBIENT_OCCLUSION] = ambient_occlusion_from_height(height, relief_px)
-    return Material(maps)
 
 
 def _check_relief(relief_px: float) -> None:

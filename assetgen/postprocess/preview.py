@@ -56,7 +56,7 @@ def material_preview(material: Material, edge_px: int) -> RgbPicture:
     """Return one picture of a material: its base colour tiled 2x2, and beside it the material lit on a sphere.
 
     Args:
-        material: complete maps, see ``pbr.complete``; height is not needed.
+        material: finished maps, see ``finishing``; height is not needed.
         edge_px: height of the picture.
 
     Returns:

@@ -213,7 +213,7 @@ def select_textures(
 
     Args:
         output: profile and maps are read; empty ``maps`` means every map that is available.
-        available: maps that the material has, or will have once ``pbr.complete`` has run.
+        available: maps that the material has, or will have once it is finished.
         partial: of a profile that packs maps, give the files that can be made instead of refusing.
 
     Raises:
@@ -253,7 +253,7 @@ def pack(material: Material, profile: Profile, output: OutputSpec, *, partial: b
     """Yield the files of a material, quantised but not encoded, one at a time in the profile's order.
 
     Args:
-        material: complete maps (see ``pbr.complete``), all of one size.
+        material: finished maps (see ``finishing``), all of one size.
         profile: what ``find_profile(output.profile)`` returned.
         output: maps, normal convention, encoding (it sets the extension) and a name that is not empty.
         partial: as in ``select_textures``.

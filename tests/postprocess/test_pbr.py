@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from assetgen.postprocess import pbr
-from assetgen.types import MapKind, Material
 
 EDGES = st.integers(1, 40)
 HEIGHTS = st.tuples(EDGES, EDGES, st.just(1)).flatmap(
@@ -112,17 +111,6 @@ def test_stronger_relief_occludes_more():
     assert np.all(strong <= faint)
 
 
-def test_complete_adds_what_is_absent_and_keeps_what_is_there():
-    height = bump(16)
-    normal = np.broadcast_to(np.float32([0, 0, 1]), (16, 16, 3)).copy()
-    completed = pbr.complete(Material({MapKind.HEIGHT: height, MapKind.NORMAL: normal}), 4.0)
-    assert completed.maps[MapKind.NORMAL] is normal
-    assert np.array_equal(completed.maps[MapKind.AMBIENT_OCCLUSION], pbr.ambient_occlusion_from_height(height, 4.0))
-    derived = pbr.complete(Material({MapKind.HEIGHT: height}), 4.0)
-    assert np.array_equal(derived.maps[MapKind.NORMAL], pbr.normal_from_height(height, 4.0))
-    assert set(derived.maps) == {MapKind.HEIGHT, MapKind.NORMAL, MapKind.AMBIENT_OCCLUSION}
-
-
 @pytest.mark.parametrize("derive", [pbr.normal_from_height, pbr.ambient_occlusion_from_height])
 @pytest.mark.parametrize(
     ("height", "relief_px"),
@@ -145,8 +133,3 @@ def test_bad_heights_and_reliefs_are_refused(derive, height, relief_px):
 def test_bad_radii_are_refused(radii_px):
     with pytest.raises(ValueError, match="radii_px"):
         pbr.ambient_occlusion_from_height(bump(8), 1.0, radii_px)
-
-
-def test_complete_needs_a_height():
-    with pytest.raises(ValueError, match="height"):
-        pbr.complete(Material({MapKind.ROUGHNESS: bump(8)}), 1.0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from assetgen.postprocess import pbr, preview
+from assetgen.postprocess.finishing import Terms, finished
 from assetgen.types import MapKind, Material
 
 # Mean sRGB codes of a 4 x 4 grid over the sphere picture of the checkered bump material below (64 px). The tolerance
@@ -23,7 +24,7 @@ def material(color=(0.5, 0.5, 0.5), roughness: float = 0.5, metallic: float = 0.
         return np.full((edge_px, edge_px, len(values)), values, dtype=np.float32)
 
     maps = {MapKind.BASE_COLOR: plane(*color), MapKind.ROUGHNESS: plane(roughness), MapKind.METALLIC: plane(metallic)}
-    return pbr.complete(Material({**maps, MapKind.HEIGHT: plane(0.5)}), 1.0)
+    return finished({**maps, MapKind.HEIGHT: plane(0.5)}, Terms(1.0))
 
 
 def checkered() -> Material:
@@ -35,7 +36,7 @@ def checkered() -> Material:
         MapKind.METALLIC: raised.astype(np.float32),
         MapKind.HEIGHT: raised.astype(np.float32),
     }
-    return pbr.complete(Material({kind: values.astype(np.float32) for kind, values in maps.items()}), 2.0)
+    return finished({kind: values.astype(np.float32) for kind, values in maps.items()}, Terms(2.0))
 
 
 def codes(picture: np.ndarray, cells: int = 4) -> np.ndarray:

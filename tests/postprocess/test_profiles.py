@@ -12,6 +12,7 @@ from PIL import Image
 from assetgen.errors import FieldInvalid
 from assetgen.postprocess import pbr, profiles
 from assetgen.postprocess.encode import encode
+from assetgen.postprocess.finishing import Terms, finished
 from assetgen.types import ColorSpace, Encoding, MapKind, Material, NormalConvention, OutputSpec, PixelFormat
 
 PACKING = ["unreal", "unity-urp", "unity-hdrp", "godot", "gltf"]
@@ -96,7 +97,7 @@ def noise_material(rows: int, columns: int, seed: int) -> Material:
     maps = {kind: random.random((rows, columns, 1), dtype=np.float32) for kind in MapKind}
     maps[MapKind.BASE_COLOR] = random.random((rows, columns, 3), dtype=np.float32)
     del maps[MapKind.NORMAL], maps[MapKind.AMBIENT_OCCLUSION]
-    return pbr.complete(Material(maps), 2.0)
+    return finished(maps, Terms(2.0))
 
 
 def pack(material: Material, profile: str, **options) -> list[profiles.PackedTexture]:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assetgen.postprocess import pbr, resize
+from assetgen.postprocess import resize
+from assetgen.postprocess.finishing import Terms, finished
 from assetgen.types import MapKind, Material
 
 
@@ -15,7 +16,7 @@ def material(rows: int, columns: int, seed: int = 0) -> Material:
     maps = {kind: random.random((rows, columns, 1), dtype=np.float32) for kind in MapKind}
     maps[MapKind.BASE_COLOR] = random.random((rows, columns, 3), dtype=np.float32)
     del maps[MapKind.NORMAL], maps[MapKind.AMBIENT_OCCLUSION]
-    return pbr.complete(Material(maps), 2.0)
+    return finished(maps, Terms(2.0))
 
 
 def rolled(maps: Material, shift: tuple[int, int]) -> Material:
