@@ -21,9 +21,9 @@ from assetgen.training.recipe import TextureRecipe
 from export.properties import PROPERTIES
 from export.studio import CHUNK, LAYOUTS, Samples, Studio, within_layout
 
-# What a full slider changes: deviations of the property within the class, up to a limit in its own unit. The second is
-# tried where the first is more than the network has in it.
-REACHES = (1.5, 1.0)
+# What a full slider changes: deviations of the property within the class, up to a limit in its own unit. The next is
+# tried where one is more than the network has in it.
+REACHES = (1.5, 1.0, 0.7)
 LIMITS = (22.0, 16.0, 12.0, 16.0, 1.2, 1.0)
 # What each slider is to leave alone. Saturation moves warmth and tint by its nature; contrast and fineness go together.
 HELD = {

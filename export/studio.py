@@ -13,9 +13,9 @@ from assetgen import latents
 from assetgen.models.texture import TextureGenerator
 from assetgen.training.batches import fake_inputs
 from assetgen.training.recipe import TextureRecipe
+from export.parameters import VARIETY
 from export.properties import measure
 
-TRUNCATION = 0.8
 LAYOUTS = 8
 CHUNK = 24
 
@@ -60,7 +60,7 @@ class Studio:
         """Random styles of the classes ``labels``."""
         z = torch.randn(len(labels), self.texture.config.latent, generator=self.rng)
         weights = torch.eye(self.count)[labels]
-        return self.texture.mapping.truncated(z, weights, torch.full((len(labels), 1), TRUNCATION))
+        return self.texture.mapping.truncated(z, weights, torch.full((len(labels), 1), VARIETY))
 
     def paint(self, w: Tensor, labels: Tensor, places: Tensor) -> Iterator[Tensor]:
         """Pictures of the styles ``w`` on layouts ``places`` of the classes ``labels``, chunk by chunk."""

@@ -114,26 +114,26 @@ def test_every_property_has_a_slider_and_knows_what_it_holds():
     assert "warmth" not in names
 
 
-def test_what_is_too_much_is_tried_with_less(generator, monkeypatch):
-    """The first reach breaks the promise of one property here, the second keeps it; all others keep the first."""
-    asked = []
+def test_what_is_too_much_is_tried_with_less_and_with_less_again(generator, monkeypatch):
+    """One property keeps its promise with the second reach here, one with the third; all others keep the first."""
+    asked, needed = [], {"tint": REACHES[1], "brightness": REACHES[2]}
 
     def judge(studio, directions, units, r2, reach, effort):
         asked.append((reach, units))
-        down = [0.4 if name == "brightness" and reach == REACHES[0] else 0.8 for name in NAMES]
-        sliders = (Slider(name, 0.5, 1.0, kept, 0.9, 7.0, reach) for name, kept in zip(NAMES, down, strict=True))
-        return Sliders(tuple(sliders), directions)
+        kept = {name: 0.8 if reach <= needed.get(name, REACHES[0]) else 0.4 for name in NAMES}
+        return Sliders(tuple(Slider(name, 0.5, 1.0, kept[name], 0.9, 7.0, reach) for name in NAMES), directions)
 
     monkeypatch.setattr("export.sliders._judge", judge)
     found = find_sliders(generator, CLASSES, TEXTURE, Effort(samples=16, steps=2, checks=1))
     assert [reach for reach, _ in asked] == list(REACHES)
     assert {slider.name: slider.reach for slider in found.sliders} == {
-        name: REACHES[1] if name == "brightness" else REACHES[0] for name in NAMES
+        name: needed.get(name, REACHES[0]) for name in NAMES
     }
     assert all(slider.offered for slider in found.sliders)
     limits = torch.tensor(LIMITS)
     free = (asked[0][1] < limits) & (asked[0][1] > 1e-3)
-    assert torch.allclose(asked[1][1][free], asked[0][1][free] * REACHES[1] / REACHES[0])
+    for (reach, units), (_, first) in zip(asked[1:], asked[:1] * 2, strict=True):
+        assert torch.allclose(units[free], first[free] * reach / REACHES[0])
 
 
 def test_what_fails_with_less_too_stays_as_it_was_first(generator, monkeypatch):
