@@ -47,6 +47,9 @@ CONTRAST = 4.0
 # Items that teach detail are few; small map sets are mostly ground. This share of crops comes from the former.
 DETAIL_SHARE = 0.75
 DEFAULT_RELIEF_PX = 12.0
+# The discriminator is told of classes with so many large scans. Of paving there was one: it learned that by heart, and
+# what the network found to fool it were worms all over.
+LEAST_SCANS = 2
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class DetailTask:
         self.coarse = [entry for entry in sets if entry.large is None]
         self.validation = list(validation)
         self.drawn = list(drawn)
+        scans = Counter(entry.label for entry in self.detailed)
+        self.judged_apart = np.array([scans[number] >= LEAST_SCANS for number in range(len(self.classes))] + [False])
         self.facts = facts
         self.device = device
         self.teacher: torch.nn.Module | None = None
@@ -213,7 +218,9 @@ class DetailTask:
             pictures, labels = [*pictures, added.base_color], [*labels, more.labels]
         shown, n = self._shown(rng, pictures), len(batch.large)
         shown = augment(shown, self.recipe.augment_fixed, torch.Generator().manual_seed(int(rng.integers(1 << 62))))
-        seen = torch.from_numpy(np.concatenate(labels) % (len(self.classes) + 1)).to(self.device)
+        numbers = np.concatenate(labels)  # -1, of no class, is the last of them
+        numbers = np.where(self.judged_apart[numbers], numbers, len(self.classes))
+        seen = torch.from_numpy(numbers).to(self.device)
         self.discriminator.requires_grad_(False)
         loss = loss + self.recipe.adversarial * LOSS.generator(torch.zeros(0), self._score(shown[n:], seen[n:]))
         self.discriminator.requires_grad_(True)

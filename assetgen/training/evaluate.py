@@ -73,7 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--classes", default="", metavar="A,B", help="judge these only (all of the model)")
     model.add_argument("--per-class", type=int, default=64, help="pictures of each class (64)")
     model.add_argument(
-        "--truncation", type=float, metavar="BOUND", help="largest |z| that is drawn, for runs of the picture families"
+        "--truncation",
+        type=float,
+        metavar="T",
+        help="of runs of the picture families the largest |z|; else how much of its variety, 0 to 1 (all)",
     )
     model.add_argument("--seed", type=int, default=1, help="of everything that is drawn (1)")
     model.add_argument("--classifier", default=str(SHIPPED), help="FILE.safetensors, or none (the one that is shipped)")
@@ -263,8 +266,6 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise ConfigInvalid(f"{arguments.model} is not a folder", hint="give a package folder, or a run folder")
     if arguments.per_class < MIN_PER_CLASS:
         raise ConfigInvalid(f"--per-class {arguments.per_class} is not allowed; use {MIN_PER_CLASS} or more")
-    if arguments.truncation is not None and (arguments.model / "manifest.json").is_file():
-        raise ConfigInvalid("--truncation bounds z, which is for runs of the picture families only")
     if not 0 <= arguments.seed < 2**32:
         raise ConfigInvalid(f"--seed {arguments.seed} is not allowed; use 0 to 4294967295")
     if arguments.inception:
@@ -349,7 +350,7 @@ def _reals(data: Path, recipe: Recipe, classes: Sequence[str]) -> tuple[Reals, R
 def _from_package(
     arguments: argparse.Namespace, recipe: Recipe, classes: Sequence[str], chosen: Sequence[str]
 ) -> tuple[list[ByteArray], int]:
-    """Full-variety base colours, and how many pixels a texel of the texture network has in them."""
+    """Base colours, of full variety unless less is asked for, and how many pixels a texel has in them."""
     folder, count, seed = arguments.model, arguments.per_class, arguments.seed
     from assetgen.kinds.plan import MAX_COUNT
     from assetgen.local import open_service
@@ -362,7 +363,10 @@ def _from_package(
         grid = max(spec.stride_px for spec in package.manifest.inputs)
         scale = grid // _stride_px(recipe)
         edge = recipe.crop_px * scale
-        full = {"truncation": 1.0} if any(p.name == "truncation" for p in package.manifest.parameters) else {}
+        varies = any(spec.name == "truncation" for spec in package.manifest.parameters)
+        if arguments.truncation is not None and not varies:
+            raise ConfigInvalid(f"--truncation: {model_id} has no such parameter", hint="leave it out")
+        variety = {"truncation": _share(arguments.truncation)} if varies else {}
         found = []
         for name in chosen:
             _say(f"generating {name}")
@@ -375,7 +379,7 @@ def _from_package(
                     first_index=first,
                     width_px=edge,
                     height_px=edge,
-                    parameters={"class": name, **full},
+                    parameters={"class": name, **variety},
                     output=OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW),
                 )
                 pictures += [
@@ -422,11 +426,18 @@ def _sampler(
         made = family.generator(config).eval().requires_grad_(False)
         checkpoint.restore_module(made, saved, name)
         return partial(picture.sample, made, recipe, len(classes), truncation=truncation)
-    if truncation is not None:
-        raise ConfigInvalid("--truncation bounds z, which is for runs of the picture families only")
+    variety = _share(truncation)
     generator = TextureGenerator(texture_config(recipe, len(classes))).eval().requires_grad_(False)
     checkpoint.restore_module(generator, saved, name)
-    return lambda label, seed: sheet.sample(generator, recipe, classes, label, seed, recipe.crop_px)
+    return lambda label, seed: sheet.sample(generator, recipe, classes, label, seed, recipe.crop_px, truncation=variety)
+
+
+def _share(truncation: float | None) -> float:
+    if truncation is None:
+        return 1.0
+    if not 0 <= truncation <= 1:
+        raise ConfigInvalid(f"--truncation {truncation} is not allowed; use 0 to 1, the share of the model's variety")
+    return truncation
 
 
 def _weights(folder: Path) -> int:

@@ -210,6 +210,21 @@ def test_drawn_pictures_are_of_the_classes_of_the_scans_beside_them():
     assert not batch.targets
 
 
+def test_a_class_of_one_scan_is_judged_as_of_no_class():
+    """Its discriminator would know that scan by heart; and some crops are of no class, as they were."""
+    sets = [plane_set(label=0), plane_set(label=1), plane_set(label=1), plane_set(label=-1)]
+    drawn = [MapSet("d", label, picture(3, 32), None, {}) for label in (0, 1)]
+    detail = task(sets, drawn=drawn)
+    rng = latents.generator(1, 0)
+    batch = replace(detail._batch(rng, sets), labels=np.array([0, 1, -1, 1]))
+    maps = detail._predict(detail.network, batch.small, batch.class_weights, 0, batch.large)
+    judged, _ = detail._judged(rng, batch, maps.base_color, 0)
+    none = len(CLASSES)
+    assert judged.labels.tolist()[:8] == [none, 1, none, 1] * 2, "scans, and what was added to them"
+    assert set(judged.labels.tolist()[8:]) <= {none, 1}, "drawn ones"
+    assert len(judged.labels) == len(judged.real) + len(judged.fake)
+
+
 def test_drawn_pictures_move_the_network_and_stand_in_the_sheet(tmp_path):
     drawn = [MapSet("d", 0, picture(3, 32), None, {})]
     with_them, without = task([plane_set()], drawn=drawn), task([plane_set()])

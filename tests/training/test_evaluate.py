@@ -157,7 +157,7 @@ def test_texels_of_a_package_are_those_of_its_texture_network(place):
     with open_local([place / "package"]) as maker:
         made = [event.data for event in maker.generate(request) if isinstance(event, Artifact)]
     large = np.stack([np.frombuffer(data, np.uint8).reshape(192, 192, 3) for data in made]).astype(float)
-    asked = SimpleNamespace(model=place / "package", per_class=8, seed=1)
+    asked = SimpleNamespace(model=place / "package", per_class=8, seed=1, truncation=None)
     (found,), scale = evaluate._from_package(asked, RECIPE, CLASSES, ["steel"])
     assert scale == 4
     assert np.array_equal(found, large)
@@ -266,8 +266,21 @@ def test_pictures_with_alpha_are_judged_on_grey_with_a_classifier_of_their_own(t
     assert figures["2"]["edges"]["real"]["partly"] == 0.0
 
 
-def test_truncation_is_for_runs_of_the_picture_families(place):
-    with pytest.raises(ConfigInvalid, match="--truncation"):
-        judge(place, "run", "--truncation", "0.5")
-    with pytest.raises(ConfigInvalid, match="--truncation"):
-        judge(place, "package", "--truncation", "0.5")
+@pytest.mark.parametrize("kind", ["run", "package"])
+def test_less_of_its_variety_is_less_of_it(place, tmp_path, kind):
+    pairs = []
+    for share in ("0", "1"):
+        assert judge(place, kind, "--truncation", share, "--json", str(tmp_path / "a.json")) == 0
+        known = json.loads((tmp_path / "a.json").read_text("utf-8"))
+        assert known["truncation"] == float(share)
+        pairs.append(known["all"]["pair_distance"]["fake"])
+    assert pairs[0] < pairs[1]
+    judge(place, kind, "--json", str(tmp_path / "all.json"))
+    assert json.loads((tmp_path / "all.json").read_text("utf-8"))["all"] == known["all"], "all of it if none is named"
+
+
+@pytest.mark.parametrize("kind", ["run", "package"])
+@pytest.mark.parametrize("share", ["1.01", "-0.1", "nan"])
+def test_more_than_all_of_the_variety_is_refused(place, kind, share):
+    with pytest.raises(ConfigInvalid, match=f"--truncation {share} is not allowed; use 0 to 1"):
+        judge(place, kind, f"--truncation={share}")
