@@ -17,6 +17,8 @@ from assetgen.datasets.tiles import Item, at_density
 from assetgen.types import FloatArray, MapKind
 
 SCALE = 4
+# Maps of one number a place.
+SCALARS = ("height", "roughness", "metallic")
 HEIGHT_DEVIATIONS = 6.0  # standardised height covers mean +- 3 deviations
 SLOW_CELLS = 8.0  # input pixels; the deviation of the Gaussian that counts as slow
 

@@ -22,14 +22,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from assetgen import latents
-from assetgen.datasets.mapsets import SCALE, MapSet
+from assetgen.datasets.mapsets import SCALARS, SCALE, MapSet
 from assetgen.models.detail import DetailConfig, DetailNetwork, Maps
 from assetgen.models.discriminator import Discriminator, DiscriminatorConfig
-from assetgen.training import distil, losses, parallel
+from assetgen.training import detail_look, distil, losses, parallel
 from assetgen.training.adversarial import descend, sanitise
 from assetgen.training.augment import augment
 from assetgen.training.checkpoint import Checkpoint, Progress
@@ -39,14 +38,12 @@ from assetgen.training.recipe import DetailRecipe, recipe_from_values
 from assetgen.training.sums import Sums
 
 LOSS = losses.LOSSES["ns_logistic"]
-SCALARS = ("height", "roughness", "metallic")
 CROP_STREAM = 1 << 40
 DRAWN_NOISE = 1 << 40
 # The discriminator's view of what lies beyond the input: in scans its deviation is about a tenth.
 CONTRAST = 4.0
 # Items that teach detail are few; small map sets are mostly ground. This share of crops comes from the former.
 DETAIL_SHARE = 0.75
-DEFAULT_RELIEF_PX = 12.0
 # The discriminator is told of classes with so many large scans. Of paving there was one: it learned that by heart, and
 # what the network found to fool it were worms all over.
 LEAST_SCANS = 2
@@ -173,9 +170,11 @@ class DetailTask:
 
     def snapshot(self, path: Path) -> None:
         """Measure validation errors and relief, and draw input, result and target beside each other."""
-        self.facts = {**self.facts, "validation": self._validate(), "relief_px": self._relief()}
+        errors = detail_look.errors(self.predict, self.validation, self.detailed, photo=self.recipe.photo)
+        relief_px = detail_look.relief_px(self.predict, self.classes, self.detailed)
+        self.facts = {**self.facts, "validation": errors, "relief_px": relief_px}
         apart = self.drawn[:: max(len(self.drawn) // 6, 1)][:6]
-        _write_sheet(path, self, [*(self.validation + self.detailed + self.coarse)[:10], *apart])
+        detail_look.write_sheet(path, self.predict, [*(self.validation + self.detailed + self.coarse)[:10], *apart])
 
     def predict(self, entry: MapSet) -> Maps:
         """Maps of a whole item by the averaged network, with fixed noise."""
@@ -297,49 +296,6 @@ class DetailTask:
         rows = [np.eye(count)[label] if label >= 0 else np.full(count, 1 / count) for label in labels]
         return torch.from_numpy(np.stack(rows).astype(np.float32)).to(self.device)
 
-    def _validate(self) -> dict[str, float]:
-        """Errors on items the network never saw, beside those of the obvious guesses."""
-        scores: dict[str, list[float]] = {}
-        for entry in self.validation:
-            maps = self.predict(entry)
-            scale = 1 if entry.large is not None else SCALE
-            for name, target in entry.targets.items():
-                if name not in SCALARS:
-                    continue
-                predicted = F.avg_pool2d(getattr(maps, name), scale)[0, 0].cpu().numpy()
-                if name == "height":
-                    shown = entry.large if self.recipe.photo and entry.large is not None else entry.small
-                    seen = _tensor(shown, "cpu").mean(dim=1, keepdim=True)
-                    guess = F.interpolate(seen, predicted.shape, mode="bilinear")[0, 0].numpy()
-                    for what, values in (("", predicted), ("_of_brightness", guess)):
-                        slopes = [np.asarray(np.gradient(x)) for x in (values, target[:, :, 0])]
-                        for measure, pair in (("height", (values, target[:, :, 0])), ("slope", slopes)):
-                            scores.setdefault(f"{measure}_correlation{what}", []).append(_correlation(*pair))
-                else:
-                    scores.setdefault(f"{name}_error", []).append(float(np.abs(predicted - target[:, :, 0]).mean()))
-            if "roughness" in entry.targets:
-                known = [other.targets["roughness"].mean() for other in self.detailed if "roughness" in other.targets]
-                if known:
-                    guess_error = float(np.abs(entry.targets["roughness"] - np.mean(known)).mean())
-                    scores.setdefault("roughness_error_of_mean", []).append(guess_error)
-        return {name: round(float(np.mean(values)), 4) for name, values in scores.items()} | {
-            "items": float(len(self.validation)),
-            "items_with_height": float(sum("height" in entry.targets for entry in self.validation)),
-        }
-
-    def _relief(self) -> dict[str, float]:
-        """Height range in pixels, per class, at which predicted heights have the slopes of real normal maps."""
-        ratios: dict[str, list[float]] = {name: [] for name in self.classes}
-        for entry in self.detailed:
-            if "slopes" in entry.targets and entry.label >= 0:
-                height = self.predict(entry).height[0, 0].cpu().numpy()
-                steps = np.stack([np.roll(height, -1, axis) - np.roll(height, 1, axis) for axis in (0, 1)], axis=2) / 2
-                ratio = float(np.sqrt(np.mean(entry.targets["slopes"] ** 2) / max(float(np.mean(steps**2)), 1e-12)))
-                ratios[self.classes[entry.label]].append(ratio)
-        every = [ratio for values in ratios.values() for ratio in values]
-        usual = float(np.median(every)) if every else DEFAULT_RELIEF_PX
-        return {name: round(float(np.median(values)) if values else usual, 2) for name, values in ratios.items()}
-
 
 def beyond(pictures: Tensor) -> Tensor:
     """What a picture ``[n, 3, h, w]`` has beyond the same at a quarter of its size, brought to a contrast of about 1.
@@ -458,34 +414,3 @@ def _stack(values: Sequence[np.ndarray[Any, Any] | None], device: str) -> Tensor
     known = next(value for value in values if value is not None)
     filled = [np.zeros_like(known) if value is None else value for value in values]
     return torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2).contiguous().to(device)
-
-
-def _correlation(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    if a.std() < 1e-8 or b.std() < 1e-8:
-        return 0.0
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
-
-
-def _write_sheet(path: Path, task: DetailTask, sets: Sequence[MapSet], edge_px: int = 192) -> None:
-    """A row an item: input, predicted base colour, real one, then predicted and real height and roughness."""
-    sheet = Image.new("RGB", (7 * edge_px, len(sets) * edge_px), (32, 32, 32))
-    for row, entry in enumerate(sets):
-        maps = task.predict(entry)
-        large = entry.large if entry.large is not None else entry.small
-        columns: list[np.ndarray[Any, Any] | None] = [
-            entry.small,
-            ((maps.base_color[0].clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy(),
-            large,
-        ]
-        for name in ("height", "roughness"):
-            columns.append((getattr(maps, name)[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).cpu().numpy())
-            target = entry.targets.get(name)
-            columns.append(None if target is None else (target * 255).astype(np.uint8))
-        for column, pixels in enumerate(columns):
-            if pixels is not None:
-                part = pixels[: pixels.shape[0] // 2, : pixels.shape[1] // 2]
-                picture = Image.fromarray(part[:, :, 0] if part.shape[2] == 1 else part).convert("RGB")
-                sheet.paste(picture.resize((edge_px, edge_px)), (column * edge_px, row * edge_px))
-    temporary = path.with_name(path.name + ".partial")
-    sheet.save(temporary, format="PNG", compress_level=1)
-    temporary.replace(path)

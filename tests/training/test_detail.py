@@ -11,6 +11,7 @@ from PIL import Image
 from assetgen import latents
 from assetgen.datasets.mapsets import MapSet, as_photo
 from assetgen.errors import ConfigInvalid
+from assetgen.training import detail_look
 from assetgen.training.checkpoint import Progress
 from assetgen.training.detail import DetailTask, _chosen, _inside, beyond, regression
 from assetgen.training.sums import Sums
@@ -34,6 +35,10 @@ def plane_set(large=True, label=0, *, edge_px=24, maps=True):
 
 def task(sets, validation=(), drawn=(), **changes):
     return DetailTask(replace(DETAIL, **changes), CLASSES, sets, validation, FACTS, drawn=drawn)
+
+
+def errors_of(detail):
+    return detail_look.errors(detail.predict, detail.validation, detail.detailed, photo=detail.recipe.photo)
 
 
 def batch_of(detail, step, sets):
@@ -111,7 +116,7 @@ def test_every_kind_of_item_can_be_trained_on(tmp_path):
 def test_validation_without_roughness_to_compare_with_names_no_figure():
     """A missing figure is missing, not NaN, which no manifest can hold."""
     detail = task([plane_set(large=False)], [plane_set()])
-    found = detail._validate()
+    found = errors_of(detail)
     assert "roughness_error" in found
     assert "roughness_error_of_mean" not in found
 
@@ -121,7 +126,7 @@ def test_relief_brings_predicted_heights_to_real_slopes():
     (entry,) = detail.detailed
     height = detail.predict(entry).height[0, 0].numpy()
     steps = np.stack([np.roll(height, -1, axis) - np.roll(height, 1, axis) for axis in (0, 1)]) / 2
-    relief = detail._relief()["brick"]
+    relief = detail_look.relief_px(detail.predict, detail.classes, detail.detailed)["brick"]
     assert (relief * steps).std() == pytest.approx(float(np.sqrt((entry.targets["slopes"] ** 2).mean())), rel=0.05)
 
 
@@ -159,7 +164,7 @@ def test_a_photo_is_seen_in_full_and_stays_as_it_is():
     )
     bright = photo_with(photo, 255)
     assert not torch.equal(detail.predict(bright).height, detail.predict(photo).height)
-    found = detail._validate()
+    found = errors_of(detail)
     assert found["height_correlation_of_brightness"] == pytest.approx(found["height_correlation"], abs=0.2)
     detail.step(Progress(), 0.5, Sums())
     with pytest.raises(ConfigInvalid, match="0 with photo, which makes no base colour"):
