@@ -446,7 +446,7 @@ def _optimize(options: argparse.Namespace) -> int:
 def _add_demo(commands: Any) -> None:
     parser = _command(commands, "demo", _demo, "start the server and make every class of every model")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
-    parser.add_argument("--seed", type=int, default=11, help="0 to 4294967295 (11)")
+    parser.add_argument("--seed", type=int, default=24, help="0 to 4294967295 (24)")
     parser.add_argument("--size", type=int, default=512, help="of materials, in pixels (512)")
     _add_model_options(parser)
 

@@ -84,7 +84,8 @@ def graph_of_package(manifest: Manifest, texture_run: Path, detail_run: Path) ->
         CheckpointInvalid: see ``read_runs``.
         ConfigInvalid: the package takes other inputs or makes other maps than they do.
     """
-    graph = graph_from_runs(read_runs(texture_run, detail_run))
+    like: Mapping[str, str] = manifest.provenance.get("detail", {}).get("classes_like", {})
+    graph = graph_from_runs(read_runs(texture_run, detail_run, like))
     made = [spec.name for spec in manifest.outputs]
     told = {spec.name: spec for spec in manifest.inputs}
     wanted = {spec.name: spec for spec in graph.inputs}

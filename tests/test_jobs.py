@@ -123,6 +123,7 @@ def test_many_submissions_at_once_of_one_id_begin_one_job(service, begin):
 @pytest.mark.parametrize(
     "job_id",
     ["", "7", "x" * 100_000, str(uuid.uuid1()), drawn().upper(), drawn() + "\n", "{" + drawn() + "}", "../" + drawn()],
+    ids=["empty", "number", "long", "version 1", "upper case", "line", "braces", "path"],
 )
 def test_ids_are_random_uuids(begin, job_id):
     with pytest.raises(FieldInvalid, match="random UUID"):
