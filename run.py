@@ -14,6 +14,8 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 TORCH = "torch==2.13.0"
+# All tests take twenty minutes of one core. Files stay whole, since what one sets up serves all its tests.
+ALL_TESTS = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
 USAGE = """usage: python3 run.py demo [arguments of `assetgen demo`]
        python3 run.py test [arguments of pytest]
 
@@ -86,7 +88,7 @@ def main(arguments: list[str]) -> int:
     install(ROOT / "requirements" / f"{command}.txt", with_torch=command == "test")
     if command == "demo":
         return run([str(BIN / ("assetgen.exe" if os.name == "nt" else "assetgen")), "demo", *rest])
-    return run([str(PYTHON), "-m", "pytest", *rest])
+    return run([str(PYTHON), "-m", "pytest", *(rest or ALL_TESTS)])
 
 
 if __name__ == "__main__":

@@ -35,6 +35,13 @@ def test_tests_get_pins_then_torch_then_the_checkout(calls):
     assert calls[-1][1:] == ["-m", "pytest", "-k", "pbr"]
 
 
+def test_all_tests_run_in_several_processes_that_do_not_share_a_file(calls):
+    assert run.main(["test"]) == 0
+    command = calls[-1][1:]
+    assert command[:4] == ["-m", "pytest", "-n", "auto"]
+    assert command[-2:] == ["--dist", "loadfile"]
+
+
 def test_the_demo_needs_no_torch(calls):
     assert run.main(["demo", "--seed", "7"]) == 0
     assert [run.TORCH] not in [command[5:] for command in calls]
