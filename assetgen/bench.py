@@ -39,6 +39,7 @@ PARTS = ("server", "material", "pixels", "memory", "encode", "start")
 STARTS = 3
 # Steps of it never meet: no two calls with a moved slider are the same.
 GOLDEN_SHARE = 0.618034
+ONE_MAP = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
 
 Say = Callable[[str], None]
 Figures = dict[str, Any]
@@ -161,21 +162,15 @@ def _material(package: VerifiedPackage, session: Session, arguments: Sequence[st
     graph_ms: list[float] = []
     made_ms: dict[Encoding, list[float]] = {Encoding.RAW: [], Encoding.PNG: []}
     with ServerProcess(arguments) as server, Client(server.address) as client:
-
-        def make(encoding: Encoding, seed: int) -> None:
-            output = OutputSpec(encoding=encoding)
-            request = Request(package.manifest.id, seed, width_px=edge_px, height_px=edge_px, output=output)
-            for _ in client.generate(request):
-                pass
-
         for number in range(5):
             session.run(inputs)
-            make(Encoding.RAW, number)
+            _call(client, package, edge_px, number, output=OutputSpec(encoding=Encoding.RAW))
         end_s = time.perf_counter() + seconds
         while time.perf_counter() < end_s:
             graph_ms.append(_timed_ms(lambda: session.run(inputs)))
             for encoding, spent_ms in made_ms.items():
-                spent_ms.append(_timed_ms(partial(make, encoding, 100 + len(graph_ms))))
+                output, seed = OutputSpec(encoding=encoding), 100 + len(graph_ms)
+                spent_ms.append(_timed_ms(partial(_call, client, package, edge_px, seed, output=output)))
     return {
         "edge_px": edge_px,
         "calls": len(graph_ms),
@@ -271,8 +266,8 @@ def _call(
     edge_px: int,
     seed: int,
     parameters: Mapping[str, ParameterValue] | None = None,
+    output: OutputSpec = ONE_MAP,
 ) -> None:
-    output = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
     request = Request(
         package.manifest.id,
         seed=seed,

@@ -182,7 +182,7 @@ def _model(arguments: argparse.Namespace) -> int:
     if finer:
         pairs = (f"of {size} px {finer['fake'][size]:.4g}/{finer['real'][size]:.4g}" for size in finer["fake"])
         lines.append(f"texels beyond the texture network: SWD {', '.join(pairs)}; {', '.join(finer['classes'])}")
-    notes = _notes(arguments.data, source, instrument, arguments.per_class)
+    notes = _notes(arguments, source, instrument)
     print("\n\n".join([table(report), *lines, *notes, verdict.as_text(judged)]))  # noqa: T201
     if arguments.json:
         facts = {
@@ -241,8 +241,9 @@ def _pretrained(arguments: argparse.Namespace, subject: Subject) -> dict[str, di
     return pairs
 
 
-def _notes(data: Path, source: Source, instrument: Instrument | None, per_class: int) -> list[str]:
+def _notes(arguments: argparse.Namespace, source: Source, instrument: Instrument | None) -> list[str]:
     """What makes the figures less honest than they look."""
+    data, per_class, truncation = arguments.data, arguments.per_class, arguments.truncation
     found = hashlib.sha256(data.read_bytes()).hexdigest()
     learnt = {"the model": source.data_sha256}
     if instrument:
@@ -250,8 +251,10 @@ def _notes(data: Path, source: Source, instrument: Instrument | None, per_class:
     few = f"note: {per_class} pictures a class are few: figures of single classes are mostly chance"
     strange = [name for name in source.classes if instrument and name not in instrument.classes]
     unknown = f"note: the classifier does not know {', '.join(strange)}: train one, assetgen eval classifier"
+    less = f"note: pictures were made with a truncation of {truncation}"
     return (
         ([few] if per_class < FEW_PER_CLASS else [])
+        + ([less] if truncation is not None else [])
         + ([unknown] if strange else [])
         + [
             f"note: {what} was trained on another file than {data}: what is for validation here it may have seen"

@@ -267,15 +267,17 @@ def test_pictures_with_alpha_are_judged_on_grey_with_a_classifier_of_their_own(t
 
 
 @pytest.mark.parametrize("kind", ["run", "package"])
-def test_less_of_its_variety_is_less_of_it(place, tmp_path, kind):
+def test_less_of_its_variety_is_less_of_it_and_is_said(place, tmp_path, capsys, kind):
     pairs = []
-    for share in ("0", "1"):
+    for share in ("0.0", "1.0"):
         assert judge(place, kind, "--truncation", share, "--json", str(tmp_path / "a.json")) == 0
+        assert f"note: pictures were made with a truncation of {share}" in capsys.readouterr().out
         known = json.loads((tmp_path / "a.json").read_text("utf-8"))
         assert known["truncation"] == float(share)
         pairs.append(known["all"]["pair_distance"]["fake"])
     assert pairs[0] < pairs[1]
     judge(place, kind, "--json", str(tmp_path / "all.json"))
+    assert "truncation" not in capsys.readouterr().out
     assert json.loads((tmp_path / "all.json").read_text("utf-8"))["all"] == known["all"], "all of it if none is named"
 
 
