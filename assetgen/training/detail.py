@@ -173,7 +173,9 @@ class DetailTask:
         errors = detail_look.errors(self.predict, self.validation, self.detailed, photo=self.recipe.photo)
         relief_px = detail_look.relief_px(self.predict, self.classes, self.detailed)
         self.facts = {**self.facts, "validation": errors, "relief_px": relief_px}
-        apart = self.drawn[:: max(len(self.drawn) // 6, 1)][:6]
+        apart = {
+            entry.label: entry for entry in self.drawn
+        }.values()  # one of each class: what goes wrong does so in one
         detail_look.write_sheet(path, self.predict, [*(self.validation + self.detailed + self.coarse)[:10], *apart])
 
     def predict(self, entry: MapSet) -> Maps:

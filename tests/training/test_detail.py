@@ -231,7 +231,7 @@ def test_a_class_of_one_scan_is_judged_as_of_no_class():
 
 
 def test_drawn_pictures_move_the_network_and_stand_in_the_sheet(tmp_path):
-    drawn = [MapSet("d", 0, picture(3, 32), None, {})]
+    drawn = [MapSet("d", label, picture(3, 32), None, {}) for label in (0, 0, 1, 1)]
     with_them, without = task([plane_set()], drawn=drawn), task([plane_set()])
     for detail in (with_them, without):
         detail.step(Progress(), 0.5, Sums())
@@ -239,4 +239,4 @@ def test_drawn_pictures_move_the_network_and_stand_in_the_sheet(tmp_path):
     assert not all(torch.equal(a, b) for a, b in pairs)
     with_them.snapshot(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.height == 2 * 192, "scan and drawn picture"
+        assert sheet.height == 3 * 192, "a scan, and a drawn picture of each class"
