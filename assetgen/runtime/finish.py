@@ -21,7 +21,7 @@ from assetgen.types import FloatArray, MapKind, NormalConvention
 
 # Behind a map's name, that of the output; the bare name is the input's.
 PIXELS = "_pixels"
-# With what is made of height, and without: that is a fifth of the nodes, and a preview of base colour needs no more.
+# With what is made of height, and without: 44 nodes in place of 155, and a preview of base colour needs no more.
 GRAPHS = {True: Path(__file__).with_name("finish.onnx"), False: Path(__file__).with_name("finish_flat.onnx")}
 RELIEF = frozenset({MapKind.NORMAL, MapKind.AMBIENT_OCCLUSION})
 # Occlusion looks so far; a smaller torus goes round more than once.

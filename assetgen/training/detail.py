@@ -173,10 +173,9 @@ class DetailTask:
         errors = detail_look.errors(self.predict, self.validation, self.detailed, photo=self.recipe.photo)
         relief_px = detail_look.relief_px(self.predict, self.classes, self.detailed)
         self.facts = {**self.facts, "validation": errors, "relief_px": relief_px}
-        apart = {
-            entry.label: entry for entry in self.drawn
-        }.values()  # one of each class: what goes wrong does so in one
-        detail_look.write_sheet(path, self.predict, [*(self.validation + self.detailed + self.coarse)[:10], *apart])
+        of_each_class = {entry.label: entry for entry in self.drawn}.values()
+        shown = [*(self.validation + self.detailed + self.coarse)[:10], *of_each_class]
+        detail_look.write_sheet(path, self.predict, shown)
 
     def predict(self, entry: MapSet) -> Maps:
         """Maps of a whole item by the averaged network, with fixed noise."""
