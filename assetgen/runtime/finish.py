@@ -7,6 +7,7 @@ occlusion and rounding, besides copying six floats a pixel in place of eleven by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,6 +42,21 @@ def can_finish(manifest: Manifest) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A session of a graph of finishing, and the names of its ports."""
+
+    session: Any
+    inputs: frozenset[str]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, session: Any) -> _Loaded:
+        """Asked once: each call for the ports makes them anew."""
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        return cls(session, frozenset(port.name for port in inputs), tuple(port.name for port in outputs))
+
+
 class Finisher:
     """The graphs of finishing, loaded beside a model's.
 
@@ -54,7 +70,7 @@ class Finisher:
         self, load: Callable[[bytes], Any], ort: ModuleType, memory: tuple[str, int], names: Mapping[MapKind, str]
     ) -> None:
         self._ort, self._memory, self._names = ort, memory, names
-        self._sessions = {relief: load(path.read_bytes()) for relief, path in GRAPHS.items()}
+        self._graphs = {relief: _Loaded.of(load(path.read_bytes())) for relief, path in GRAPHS.items()}
 
     def run(self, maps: Mapping[str, Any], terms: Terms) -> dict[str, NDArray[Any]]:
         """Pixels of the maps that are wanted; see ``postprocess.finishing``.
@@ -62,19 +78,18 @@ class Finisher:
         Args:
             maps: the model's outputs by name, as ``OrtValue`` on the device.
         """
-        session = self._sessions[not RELIEF.isdisjoint(terms.wanted)]
-        binding = session.io_binding()
+        graph = self._graphs[not RELIEF.isdisjoint(terms.wanted)]
+        binding = graph.session.io_binding()
         for kind, name in self._names.items():
             binding.bind_ortvalue_input(kind.value, maps[name])
-        taken = {port.name for port in session.get_inputs()}
-        arrays = {name: np.array([x], dtype=np.float32) for name, x in terms.numbers().items() if name in taken}
+        numbers = terms.numbers()
+        arrays = {name: np.array([numbers[name]], dtype=np.float32) for name in numbers if name in graph.inputs}
         for name, array in arrays.items():
             binding.bind_cpu_input(name, array)
-        names = [port.name for port in session.get_outputs()]
-        for name in names:
+        for name in graph.outputs:
             binding.bind_output(name, *self._memory)
-        session.run_with_iobinding(binding)
-        made = dict(zip(names, binding.get_outputs(), strict=True))
+        graph.session.run_with_iobinding(binding)
+        made = dict(zip(graph.outputs, binding.get_outputs(), strict=True))
         wanted = {kind.value: made[kind + PIXELS] for kind in MapKind if kind in terms.wanted}
         return {name: owned(value.numpy()) for name, value in {STRANGE: made[STRANGE], **wanted}.items()}
 
