@@ -1,4 +1,4 @@
-"""What the ONNX graph of a package may hold, checked without running it; the sole serving file that imports onnx.
+"""What the ONNX graph of a package may hold, checked without running it; of what serves only this imports onnx at once.
 
 ONNX Runtime has no list of allowed operators of its own, and a graph of 66 bytes may ask for 4 TiB. So a graph may hold
 the operators that a convolutional generator needs, weights inside the file, and inputs and outputs as the manifest

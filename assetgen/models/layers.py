@@ -153,15 +153,23 @@ class Conv(nn.Module):
         self.margin = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = _scaled(self.weight, self.scale)
-        if self.wrap and self.margin:
-            return F.conv2d(wrap_pad(x, self.margin), weight, self.bias, self.stride)
-        return F.conv2d(x, weight, self.bias, self.stride, padding=self.margin)
+        return self.inside(wrap_pad(x, self.margin) if self.wrap and self.margin else x)
+
+    def inside(self, x: Tensor) -> Tensor:
+        """The same of a picture that is continued already, where it would be wrapped."""
+        padding = 0 if self.wrap else self.margin
+        return F.conv2d(x, _scaled(self.weight, self.scale), self.bias, self.stride, padding=padding)
 
     def bake(self) -> None:
         """Fold the scale into the weight, for export."""
         self.weight.data.mul_(self.scale)
         self.scale = 1.0
+
+    def absorb(self, gain: float) -> None:
+        """Give ``gain`` times what it gave, for export: an activation behind it needs none then."""
+        self.weight.data.mul_(gain)
+        if self.bias is not None:
+            self.bias.data.mul_(gain)
 
 
 class DoublingConv(Conv):
@@ -176,9 +184,12 @@ class DoublingConv(Conv):
         self.baked = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.baked:
-            return super().forward(upsample(x))
-        return F.pixel_shuffle(super().forward(x), 2)
+        return super().forward(x if self.baked else upsample(x))
+
+    def inside(self, x: Tensor) -> Tensor:
+        """See ``Conv``; once it is baked, of the small picture."""
+        convolved = super().inside(x)
+        return F.pixel_shuffle(convolved, 2) if self.baked else convolved
 
     def bake(self) -> None:
         """Fold scale and doubling into the weight, for export; once is enough."""

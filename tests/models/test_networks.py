@@ -1,5 +1,7 @@
 """The networks as wholes: they tile at any size, and listen to class, latent and noise."""
 
+import copy
+
 import pytest
 import torch
 
@@ -78,6 +80,20 @@ def test_rolling_the_detail_inputs_rolls_the_maps(detail, size):
         expected = getattr(maps, name)
         assert expected.shape == (2, 3 if name == "base_color" else 1, 4 * size[0], 4 * size[1])
         assert (getattr(rolled, name) - roll(expected, 4, 8)).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("size", [(4, 4), (3, 5), (2, 2)])
+def test_a_baked_detail_network_makes_the_same_maps(detail, size):
+    baked = copy.deepcopy(detail)
+    for _ in range(2):  # twice is as good as once
+        for module in baked.modules():
+            if callable(bake := getattr(module, "bake", None)):
+                bake()
+    picture, weights, noises = detail_inputs(*size, label=1)
+    joints = torch.rand(2, 1, *size, generator=rng(7))
+    plain, folded = detail(picture, weights, noises, joints), baked(picture, weights, noises, joints)
+    for name in ("base_color", "height", "roughness", "metallic"):
+        torch.testing.assert_close(getattr(folded, name), getattr(plain, name), atol=1e-5, rtol=0)
 
 
 def test_class_latent_grid_and_noise_all_matter(generator):
