@@ -6,10 +6,13 @@ import copy
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from assetgen.models.cyclegan import STRIDE, Affine, CycleganGenerator, ResidualBlock
+from assetgen.models.layers import wrap_pad
+from assetgen.models.parts import EnlargingConv
 from assetgen.models.stargan import AdaptiveBlock, AdaptiveNorm, StarganGenerator
 
 OUTPUT = "base_color"
@@ -51,12 +54,14 @@ class StyleGraph(nn.Module):
         return -(-reach // STRIDE) * STRIDE
 
     def baked(self) -> StyleGraph:
-        """A copy with batch norms folded into the convolutions before them, for export."""
+        """A copy for export: batch norms folded into the convolutions before them, pictures continued ahead."""
         graph = copy.deepcopy(self)
         if isinstance(graph.generator, CycleganGenerator):
             fold_norms(graph.generator)
         else:
             fold_adaptive_norms(graph.generator)
+        if self.is_local and self.generator.config.wrap:
+            continue_ahead(graph.generator)
         return graph
 
 
@@ -82,6 +87,49 @@ def fold_adaptive_norms(generator: StarganGenerator) -> None:
     for conv, adaptive in zip(generator.ups, generator.up_norms, strict=True):
         assert isinstance(adaptive, AdaptiveNorm)  # noqa: S101 -- for mypy
         adaptive.norm = _folded(conv, adaptive.norm)
+
+
+class EnlargedConv(nn.Module):
+    """``EnlargingConv`` on the torus as one convolution of 2 x 2 taps, from ``come`` pixels of border to ``leave``.
+
+    Of a picture that is doubled by repetition, 3 x 3 taps see 2 x 2 places. The second pixel of a place sees the same
+    two as the first pixel of the next one, so a small picture continued by p gives one continued by 2p - 1.
+    """
+
+    def __init__(self, conv: EnlargingConv, come: int, leave: int) -> None:
+        super().__init__()
+        border = (leave + 2) // 2
+        self.margin, self.crop = border - come, 2 * border - 1 - leave
+        taps: Tensor = conv.conv.weight.detach()  # type: ignore[operator]
+        bias: Tensor | None = conv.conv.bias  # type: ignore[assignment]
+        # Which of two places each of three taps sees: of the second pixel of the one before, of the first of the other.
+        seen = taps.new_tensor([[[1, 0], [1, 0], [0, 1]], [[1, 0], [0, 1], [0, 1]]])
+        weight = torch.einsum("oiuv,aup,bvq->oabipq", taps, seen, seen).flatten(0, 2)
+        self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().repeat_interleave(4), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From ``[n, i, h, w]`` to ``[n, o, 2h, 2w]``, borders beside."""
+        x = F.conv2d(wrap_pad(x, self.margin) if self.margin else x, self.weight, self.bias)
+        x = F.pixel_shuffle(x, 2)
+        return x[:, :, self.crop : -self.crop, self.crop : -self.crop] if self.crop else x
+
+
+def continue_ahead(generator: CycleganGenerator | StarganGenerator) -> None:
+    """Let layers give a border that those after them need, in place of continuing each result anew.
+
+    The copies that continuing takes cost as much as a small convolution. Where norms look at one place alone, a
+    convolution of a picture with a wider border gives a result with a border.
+    """
+    # A halving makes 1 of a border of 3, and nothing of 1.
+    generator.enter.margin += 3
+    generator.downs = nn.ModuleList(down.conv for down in generator.downs)  # type: ignore[misc]
+    for block in generator.blocks:
+        block.conv.margin += 1  # type: ignore[operator, union-attr]
+        block.second_conv = block.second_conv.conv  # type: ignore[union-attr]
+    first, second = generator.ups
+    generator.ups = nn.ModuleList([EnlargedConv(first, 0, 2), EnlargedConv(second, 2, 3)])  # type: ignore[arg-type]
+    generator.color = generator.color.conv  # type: ignore[assignment]
 
 
 def example_pictures(n: int, height_px: int, width_px: int, classes: int = 0, seed: int = 0) -> tuple[Tensor, ...]:

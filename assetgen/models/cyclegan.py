@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from assetgen.errors import ConfigInvalid
 from assetgen.models.layers import LEAK
-from assetgen.models.parts import PaddedConv, nearest_up, pixel_norm
+from assetgen.models.parts import EnlargingConv, PaddedConv, pixel_norm
 
 STRIDE = 4
 SMALLEST_PX = 8
@@ -154,7 +154,7 @@ class CycleganGenerator(nn.Module):
         sizes = [(width, 2 * width), (2 * width, 4 * width)]
         self.downs = nn.ModuleList(PaddedConv(a, b, 3, padding=padding, stride=2, bias=False) for a, b in sizes)
         self.blocks = nn.ModuleList(ResidualBlock(4 * width, norm, padding) for _ in range(config.blocks))
-        self.ups = nn.ModuleList(PaddedConv(b, a, 3, padding=padding, bias=False) for a, b in reversed(sizes))
+        self.ups = nn.ModuleList(EnlargingConv(b, a, 3, padding=padding, bias=False) for a, b in reversed(sizes))
         self.norms = nn.ModuleList(norm(channels) for channels in (width, 2 * width, 4 * width, 2 * width, width))
         self.color = PaddedConv(width, config.channels, 7, padding=padding)
         self.through = nn.Conv2d(config.channels, config.channels, 1, bias=False)
@@ -178,7 +178,7 @@ class CycleganGenerator(nn.Module):
         for block in self.blocks:
             x = block(x)
         for up, norm in zip(self.ups, rest[2:], strict=True):
-            x = F.relu(norm(up(nearest_up(x))))
+            x = F.relu(norm(up(x)))
         return torch.tanh(self.color(x) + self.through(given))
 
 

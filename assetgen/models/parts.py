@@ -269,6 +269,13 @@ class PaddedConv(nn.Module):
         bake_spectral_norm(self)
 
 
+class EnlargingConv(PaddedConv):
+    """The same of a picture of twice the edges, which are doubled by repetition."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nearest_up(x))
+
+
 class Head(nn.Module):
     """The end of a discriminator: features ``[n, f]`` to logits ``[n]`` and, for "auxiliary", ``[n, classes]`` more."""
 

@@ -27,7 +27,7 @@ from assetgen.models.cyclegan import (
     initialise_without_norms,
     weaken,
 )
-from assetgen.models.parts import PaddedConv, nearest_up
+from assetgen.models.parts import EnlargingConv, PaddedConv
 
 LEAK = 0.01
 MOST = 32  # times the width that a discriminator grows to
@@ -122,7 +122,7 @@ class StarganGenerator(nn.Module):
         self.downs = nn.ModuleList(PaddedConv(a, b, 3, padding=padding, stride=2, bias=False) for a, b in sizes)
         self.norms = nn.ModuleList(norm(c, affine=True) for c in (width, 2 * width, 4 * width))
         self.blocks = nn.ModuleList(AdaptiveBlock(4 * width, style, padding, norm) for _ in range(config.blocks))
-        self.ups = nn.ModuleList(PaddedConv(b, a, 3, padding=padding, bias=False) for a, b in reversed(sizes))
+        self.ups = nn.ModuleList(EnlargingConv(b, a, 3, padding=padding, bias=False) for a, b in reversed(sizes))
         self.up_norms = nn.ModuleList(AdaptiveNorm(a, style, norm) for a, _ in reversed(sizes))
         self.color = PaddedConv(width, config.channels, 7, padding=padding)
         self.through = nn.Conv2d(config.channels, config.channels, 1, bias=False)
@@ -148,7 +148,7 @@ class StarganGenerator(nn.Module):
         for block in self.blocks:
             x = block(x, style)
         for up, norm in zip(self.ups, self.up_norms, strict=True):
-            x = F.relu(norm(up(nearest_up(x)), style))
+            x = F.relu(norm(up(x), style))
         through = self.through(given) * (1 + self.through_gain(style))[:, :, None, None]
         return torch.tanh(self.color(x) + through)
 

@@ -36,12 +36,13 @@ def star(norm):
     [(generator, norm, 0) for norm in ("batch", "pixel", "instance", "none")]
     + [(star, norm, 3) for norm in ("batch", "instance", "none")],
 )
-def test_folding_norms_changes_nothing(make, norm, classes):
+@pytest.mark.parametrize("size", [(32, 48), (16, 16)])
+def test_baking_changes_nothing(make, norm, classes, size):
     graph = StyleGraph(make(norm), classes)
     for module in graph.modules():
         if isinstance(module, Affine | torch.nn.BatchNorm2d) and getattr(module, "bias", None) is not None:
             module.bias.data.add_(0.1)
-    baked, inputs = graph.baked(), example_pictures(2, 32, 48, classes)
+    baked, inputs = graph.baked(), example_pictures(2, *size, classes)
     assert (graph(*inputs)[0] - baked(*inputs)[0]).abs().max() <= 1e-5
     constant = (torch.nn.BatchNorm2d, Affine)
     assert not any(isinstance(module, constant) for module in baked.modules())
