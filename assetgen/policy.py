@@ -1,4 +1,4 @@
-"""What the ONNX graph of a package may hold, checked without running it; of what serves only this imports onnx at once.
+"""What the ONNX graph of a package may hold, checked without running it; imports onnx, so not where a server listens.
 
 ONNX Runtime has no list of allowed operators of its own, and a graph of 66 bytes may ask for 4 TiB. So a graph may hold
 the operators that a convolutional generator needs, weights inside the file, and inputs and outputs as the manifest
@@ -33,6 +33,7 @@ MAX_RANK = 8
 MAX_FIXED_ELEMENTS = 1 << 24
 MAX_ELEMENTS_PER_PIXEL = 256
 CHILD_TIMEOUT_S = 120
+HINT = "Export the model again with `assetgen export`; foreign graphs are not served."
 _REFUSED = 3
 _passed: set[bytes] = set()  # digests of graph and interface: a process checks the same ones once
 
@@ -176,24 +177,35 @@ def check_graph(path: Path, manifest: Manifest) -> None:
 def check_model(data: bytes, manifest: Manifest, name: str = "graph") -> None:
     """Raise PolicyViolated unless the bytes of a graph are what a package may hold.
 
+    Native code looks at it in a process of its own.
+
     Args:
         data: a serialised ONNX model, as ``VerifiedPackage.read`` returns it.
         manifest: whose inputs, outputs and sizes the graph must have.
         name: what to call the graph in the error.
     """
     try:
-        _check(data, manifest)
+        _check_rules(data, manifest)
+        _check_in_child(data, manifest)
     except _RuleError as error:
-        raise PolicyViolated(
-            f"{name}: {error}", hint="Export the model again with `assetgen export`; foreign graphs are not served."
-        ) from error
+        raise PolicyViolated(f"{name}: {error}", hint=HINT) from error
+
+
+def broken_rule(data: bytes, manifest: Manifest) -> str:
+    """The rule that a graph breaks, empty for none; native code is run here, and a hostile graph may end it."""
+    try:
+        model = _check_rules(data, manifest)
+        _check_by_onnx(model, manifest.inputs, manifest.outputs, (manifest.size.min_px, manifest.size.max_px))
+    except _RuleError as error:
+        return str(error)
+    return ""
 
 
 class _RuleError(Exception):
     """A broken rule; ``check_model`` adds which graph broke it."""
 
 
-def _check(data: bytes, manifest: Manifest) -> None:
+def _check_rules(data: bytes, manifest: Manifest) -> onnx.ModelProto:
     if len(data) > MAX_FILE_BYTES:
         raise _RuleError(f"has more than {MAX_FILE_BYTES} bytes, the largest allowed")
     model = onnx.ModelProto()
@@ -207,7 +219,7 @@ def _check(data: bytes, manifest: Manifest) -> None:
         _check_tensor(tensor)
     _check_nodes(model.graph)
     _check_interface(model.graph, manifest)
-    _check_in_child(data, manifest)
+    return model
 
 
 def _check_in_child(data: bytes, manifest: Manifest) -> None:
@@ -248,18 +260,24 @@ def _child_main() -> None:
     model.ParseFromString(data)
     inputs = [InputSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in interface["inputs"]]
     outputs = [OutputMap(**spec) for spec in interface["outputs"]]
-    small, large = interface["edges_px"]
     try:
-        try:
-            onnx.checker.check_model(model)
-        except (onnx.checker.ValidationError, ValueError, TypeError) as error:
-            raise _RuleError(f"is not valid ONNX: {_first_line(error)}") from error
-        for height_px, width_px in sorted({(small, small), (small, large), (large, large)}):
-            _check_sizes(model, inputs, outputs, height_px, width_px)
+        _check_by_onnx(model, inputs, outputs, interface["edges_px"])
     except _RuleError as error:
         sys.stdout.buffer.write(str(error).encode("utf-8", "replace"))
         sys.stdout.flush()
         sys.exit(_REFUSED)
+
+
+def _check_by_onnx(
+    model: onnx.ModelProto, inputs: Sequence[InputSpec], outputs: Sequence[OutputMap], edges_px: Sequence[int]
+) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, TypeError) as error:
+        raise _RuleError(f"is not valid ONNX: {_first_line(error)}") from error
+    small, large = edges_px
+    for height_px, width_px in sorted({(small, small), (small, large), (large, large)}):
+        _check_sizes(model, inputs, outputs, height_px, width_px)
 
 
 def _check_texts(model: onnx.ModelProto) -> None:

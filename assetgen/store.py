@@ -1,4 +1,4 @@
-"""The models that can be asked for: id to verified package, a dict built once; imports package, policy and errors.
+"""The models that can be asked for: id to verified package, a dict built once; imports package, foreign and errors.
 
 A client's text is only ever a key of that dict, never part of a path.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assetgen.errors import ModelNotFound, PackageInvalid
+from assetgen.foreign import check_graphs
 from assetgen.manifest import MANIFEST_NAME
 from assetgen.package import VerifiedPackage, verify_package
 
@@ -68,27 +69,22 @@ def open_store(folders: Sequence[Path]) -> Store:
         PolicyViolated: for a package, not one of ours, whose graph holds what none may hold.
     """
     packages: dict[str, VerifiedPackage] = {}
+    strange: list[VerifiedPackage] = []
     for folder in folders:
         for package_folder in package_folders(folder):
             # Installers such as uv link our own files from their cache; elsewhere a second name is a way in.
             bundled = is_bundled(package_folder)
             package = verify_package(package_folder, allow_hard_links=bundled)
             if not bundled:  # ours were checked when they were exported
-                _check_policy(package)
+                strange.append(package)
             other = packages.setdefault(package.manifest.id, package)
             if other.folder.resolve() != package.folder.resolve():
                 raise PackageInvalid(
                     f"two packages have the id {package.manifest.id!r}: {other.folder} and {package.folder}",
                     hint="Remove one of them, or leave its folder out.",
                 )
+    check_graphs(strange)
     return Store(packages)
-
-
-def _check_policy(package: VerifiedPackage) -> None:
-    from assetgen.policy import check_model  # here, for it imports onnx, which our own packages do not need
-
-    for graph in package.manifest.graphs.values():
-        check_model(package.read(graph), package.manifest, str(package.folder / graph))
 
 
 def package_folders(folder: Path) -> list[Path]:
