@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from assetgen.models import parts
 from assetgen.models.cyclegan import Affine, CycleganGenerator, TransferConfig
+from assetgen.models.layers import wrap_pad
 from assetgen.models.stargan import StarganConfig, StarganGenerator
+from export import image_graph
 from export.image_graph import StyleGraph, example_pictures
 
 
@@ -47,6 +50,22 @@ def test_baking_changes_nothing(make, norm, classes, size):
     constant = (torch.nn.BatchNorm2d, Affine)
     assert not any(isinstance(module, constant) for module in baked.modules())
     assert any(isinstance(module, constant) for module in graph.modules()) is (norm in ("batch", "none"))
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_baked_a_picture_is_continued_at_the_start_at_each_block_and_where_it_first_grows(monkeypatch, blocks):
+    """Each time is a copy of all channels, as dear as a small convolution."""
+    margins = []
+
+    def counted(x, margin):
+        margins.append(margin)
+        return wrap_pad(x, margin)
+
+    for module in (parts, image_graph):
+        monkeypatch.setattr(module, "wrap_pad", counted)
+    with torch.no_grad():
+        StyleGraph(generator("none", blocks)).baked()(*example_pictures(1, 32, 32))
+    assert margins == [6, *[2] * blocks, 2]
 
 
 def test_values_are_in_0_to_1_and_shapes_stay():
