@@ -158,6 +158,7 @@ class PackageInvalid(AssetgenError):
 class PolicyViolated(AssetgenError):
     """An ONNX graph holds what a package must not hold."""
 
+    HINT: ClassVar[str] = "Export the model again with `assetgen export`; foreign graphs are not served."
     reason = "POLICY_VIOLATED"
     status = "FAILED_PRECONDITION"
 

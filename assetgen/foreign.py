@@ -18,7 +18,6 @@ from assetgen.errors import PolicyViolated
 from assetgen.package import VerifiedPackage, manifest_from_bytes, manifest_to_bytes
 
 TIMEOUT_S = 120  # a graph
-HINT = "Export the model again with `assetgen export`; foreign graphs are not served."
 _CODE = "import sys; sys.path.insert(0, sys.argv[1]); from assetgen import foreign; foreign.child_main()"
 _passed: set[bytes] = set()  # digests of manifest and graph: a process has the same ones checked once
 
@@ -26,22 +25,23 @@ _passed: set[bytes] = set()  # digests of manifest and graph: a process has the 
 def check_graphs(packages: Sequence[VerifiedPackage]) -> None:
     """Raise PolicyViolated for the first graph that holds what none may hold; see ``policy``."""
     every = ((package, graph) for package in packages for graph in package.manifest.graphs.values())
-    frames = [(package.folder / graph, _frame(package, graph)) for package, graph in every]
-    frames = [(path, frame) for path, frame in frames if _digest(frame) not in _passed]
+    framed = ((package.folder / graph, _frame(package, graph)) for package, graph in every)
+    digested = ((path, frame, hashlib.sha256(frame).digest()) for path, frame in framed)
+    frames = [each for each in digested if each[2] not in _passed]
     if not frames:
         return
     command = [sys.executable, "-c", _CODE, str(Path(__file__).resolve().parents[1])]
-    data, limit_s = b"".join(frame for _, frame in frames), TIMEOUT_S * len(frames)
+    data, limit_s = b"".join(frame for _, frame, _ in frames), TIMEOUT_S * len(frames)
     try:
         child = subprocess.run(command, input=data, capture_output=True, timeout=limit_s, check=False)
         said, end = child.stdout, _end(child.returncode, child.stderr)
     except subprocess.TimeoutExpired as error:
         said, end = error.stdout or b"", f"was not checked after {limit_s:g} s"
     # The graph that has no verdict is the one at which the process ended.
-    for (path, _), verdict in zip(frames, [*_verdicts(said), end], strict=False):
+    for (path, _, _), verdict in zip(frames, [*_verdicts(said), end], strict=False):
         if verdict:
-            raise PolicyViolated(f"{path}: {verdict}", hint=HINT)
-    _passed.update(_digest(frame) for _, frame in frames)
+            raise PolicyViolated(f"{path}: {verdict}", hint=PolicyViolated.HINT)
+    _passed.update(digest for *_, digest in frames)
 
 
 def child_main() -> None:
@@ -66,10 +66,6 @@ def _read(source: BinaryIO, size: int) -> bytes:
     data = source.read(size)
     assert len(data) == size  # noqa: S101 -- the parent writes all
     return data
-
-
-def _digest(frame: bytes) -> bytes:
-    return hashlib.sha256(frame).digest()
 
 
 def _verdicts(said: bytes) -> Iterator[str]:

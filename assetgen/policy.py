@@ -33,7 +33,6 @@ MAX_RANK = 8
 MAX_FIXED_ELEMENTS = 1 << 24
 MAX_ELEMENTS_PER_PIXEL = 256
 CHILD_TIMEOUT_S = 120
-HINT = "Export the model again with `assetgen export`; foreign graphs are not served."
 _REFUSED = 3
 _passed: set[bytes] = set()  # digests of graph and interface: a process checks the same ones once
 
@@ -188,7 +187,7 @@ def check_model(data: bytes, manifest: Manifest, name: str = "graph") -> None:
         _check_rules(data, manifest)
         _check_in_child(data, manifest)
     except _RuleError as error:
-        raise PolicyViolated(f"{name}: {error}", hint=HINT) from error
+        raise PolicyViolated(f"{name}: {error}", hint=PolicyViolated.HINT) from error
 
 
 def broken_rule(data: bytes, manifest: Manifest) -> str:
