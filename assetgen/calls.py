@@ -60,6 +60,7 @@ class Call:
         small: a single asset, done before anybody could read its progress: its events come all at once.
         give_up: called if the call does not end although its time is up: whoever reads the events should be cut off.
         superseded: another took its place, and it counts no more.
+        left_px: pixels that are still to be made, as they count in estimates of time.
         spent_s: seconds by stage (queue, prepare, graph, encode), added up over its assets.
     """
 
@@ -80,7 +81,8 @@ class Call:
         self.superseded = False
         self.spent_s: Counter[str] = Counter()
         self._worker, self._crowded, self._run, self._leave = worker, crowded, run, leave
-        self._made = 0
+        self.left_px = order.plan.count * work_px(order.plan)
+        self._first: Job | None = None
         self._jobs: deque[tuple[Job, _Inbox]] = deque()
         self._error: AssetgenError | None = None
         self._lock = threading.Lock()
@@ -100,17 +102,12 @@ class Call:
         """Pixels that the call keeps in memory."""
         return min(self.plan.count, ASSETS_UNDER_WAY) * self.asset_px
 
-    @property
-    def left_px(self) -> int:
-        """Pixels that are still to be made, as they count in estimates of time."""
-        return (self.plan.count - self._made) * work_px(self.plan)
-
     def least_left_s(self, seconds_per_px: float, now_s: float) -> float:
         """How long the device still needs for it at least; of the asset that runs, what is left."""
-        with self._lock:
-            begun_s = self._jobs[0][0].begun_s if self._jobs else 0.0
-        spent_s = min(now_s - begun_s, work_px(self.plan) * seconds_per_px) if begun_s else 0.0
-        return self.left_px * seconds_per_px - spent_s
+        left_s, job = self.left_px * seconds_per_px, self._first
+        if job is None or not job.begun_s:
+            return left_s
+        return left_s - min(now_s - job.begun_s, work_px(self.plan) * seconds_per_px)
 
     def events(self) -> Iterator[Event]:
         """What happens, from Started to Finished; raises the AssetgenError that ended the call."""
@@ -184,11 +181,14 @@ class Call:
             if self._error is not None:
                 raise self._error
             self._jobs.append((job, inbox))
+            self._first = self._jobs[0][0]
 
     def _done(self, job: Job) -> None:
         """Count what the first job has made."""
-        self._jobs.popleft()
-        self._made += 1
+        with self._lock:
+            self._jobs.popleft()
+            self._first = self._jobs[0][0] if self._jobs else None
+        self.left_px -= work_px(self.plan)
         self.spent_s.update(job.spent_s)
 
     def _submit(self, number: int) -> None:

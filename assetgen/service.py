@@ -295,13 +295,12 @@ class Service:
     def _check_deadline(self, call: Call, others: list[Call]) -> None:
         """Fair shares: beside others of its priority a call waits for as much work of each as it has itself."""
         best_s, own_s = (call.left_px * speed.get(call.package.digest, 0.0) for speed in self._speeds)
-        ahead_s = 0.0
+        ahead_s, now_s, priority, usual = 0.0, call.admitted_s, call.terms.priority, self._speeds[1]
         for other in others:
-            usual = self.worker.usual_seconds_per_px.get(other.package.digest, 0.0)
-            work_s = other.least_left_s(usual, call.admitted_s)
-            if other.terms.priority < call.terms.priority:
+            work_s = other.least_left_s(usual.get(other.package.digest, 0.0), now_s)
+            if other.terms.priority < priority:
                 ahead_s += work_s
-            elif other.terms.priority == call.terms.priority:
+            elif other.terms.priority == priority:
                 ahead_s += min(work_s, own_s)
         if not ahead_s:
             own_s = best_s

@@ -9,23 +9,26 @@ that slows down meets a queue, as it would in life.
 from __future__ import annotations
 
 import argparse
-import asyncio
+import itertools
 import json
+import math
+import selectors
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-
-import grpc
+from typing import Any
 
 from assetgen.launch import ServerProcess
 from assetgen.v1 import asset_pb2, generation_service_pb2
 from tests.load.arrivals import moments
+from tests.load.lean import Connection
 
 METHOD = "/assetgen.v1.GenerationService/Generate"
+CLOSED_DEADLINE_S = 60.0
 
 
 @dataclass
@@ -72,55 +75,95 @@ def request(model: str, edge_px: int, seed: int = 0) -> bytes:
     return message.SerializeToString()
 
 
-async def closed_loop(address: str, model: str, edge_px: int, clients: int, seconds: float) -> Outcome:
+class Calls:
+    """Calls under way on some connections, each with the same deadline, and what became of those that have ended."""
+
+    def __init__(self, connections: Sequence[Connection], deadline_s: float, outcome: Outcome) -> None:
+        self._selector = selectors.DefaultSelector()
+        for connection in connections:
+            self._selector.register(connection, selectors.EVENT_READ)
+        self._deadline_s, self._outcome = deadline_s, outcome
+        self._begun_s: dict[tuple[Connection, int], float] = {}  # the oldest first
+
+    def __len__(self) -> int:
+        return len(self._begun_s)
+
+    def begin(self, connection: Connection, body: bytes) -> None:
+        """Make a call."""
+        self._begun_s[connection, connection.call(body)] = time.monotonic()
+
+    def wait(self, end_s: float) -> list[Connection]:
+        """Wait for calls to end, until a time at most; returns their connections."""
+        free = []
+        for key, _ in self._selector.select(max(min(end_s, self._expires_s) - time.monotonic(), 0.0)):
+            connection: Any = key.fileobj
+            for ended in connection.ended():
+                self._count(ended.status, time.monotonic() - self._begun_s.pop((connection, ended.call)))
+                free.append(connection)
+        while self._expires_s <= time.monotonic():
+            connection, call = next(iter(self._begun_s))
+            connection.cancel(call)
+            self._count("DEADLINE_EXCEEDED", time.monotonic() - self._begun_s.pop((connection, call)))
+            free.append(connection)
+        return free
+
+    def close(self) -> None:
+        """Give the selector back."""
+        self._selector.close()
+
+    @property
+    def _expires_s(self) -> float:
+        return next(iter(self._begun_s.values()), math.inf) + self._deadline_s
+
+    def _count(self, status: str, spent_s: float) -> None:
+        self._outcome.codes[status] += 1
+        if status == "OK":
+            self._outcome.good_s.append(spent_s)
+        elif status == "RESOURCE_EXHAUSTED" or spent_s < 0.1:
+            self._outcome.refused_s.append(spent_s)
+
+
+def closed_loop(address: str, model: str, edge_px: int, clients: int, seconds: float) -> Outcome:
     """``clients`` that each call again as soon as they have an answer."""
-    outcome, begun_s, spent_s = Outcome(seconds), time.monotonic(), time.process_time()
-
-    async def client(number: int) -> None:
-        async with grpc.aio.insecure_channel(address) as channel:
-            seed = number * 1_000_000
-            while time.monotonic() < begun_s + seconds:
-                seed += 1
-                await _call(channel, request(model, edge_px, seed), 60.0, outcome)
-
-    await asyncio.gather(*(client(number) for number in range(clients)))
-    outcome.own_cores = (time.process_time() - spent_s) / (time.monotonic() - begun_s)
+    bodies = (request(model, edge_px, seed) for seed in itertools.count(1))
+    with _under_load(address, clients, CLOSED_DEADLINE_S, seconds) as (outcome, connections, calls, begun_s):
+        for connection in connections:
+            calls.begin(connection, next(bodies))
+        while len(calls):
+            for connection in calls.wait(math.inf):
+                if time.monotonic() < begun_s + seconds:
+                    calls.begin(connection, next(bodies))
     return outcome
 
 
-async def open_loop(
+def open_loop(
     address: str, model: str, edge_px: int, rate: float, seconds: float, deadline_s: float, channels: int = 8
 ) -> Outcome:
     """Calls at ``rate`` a second, at random moments."""
-    outcome, tasks = Outcome(seconds), []
-    connections = [
-        grpc.aio.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),)) for _ in range(channels)
-    ]
-    begun_s, spent_s = time.monotonic(), time.process_time()
-    for seed, due_s in enumerate(moments(rate, seconds, seed=0), 1):
-        await asyncio.sleep(max(begun_s + due_s - time.monotonic(), 0.0))
-        body = request(model, edge_px, seed)
-        tasks.append(asyncio.create_task(_call(connections[seed % channels], body, deadline_s, outcome)))
-    await asyncio.gather(*tasks)
-    outcome.own_cores = (time.process_time() - spent_s) / (time.monotonic() - begun_s)
-    for connection in connections:
-        await connection.close()
+    due_s = moments(rate, seconds, seed=0)
+    bodies = [request(model, edge_px, seed) for seed in range(1, len(due_s) + 1)]
+    with _under_load(address, channels, deadline_s, seconds) as (outcome, connections, calls, begun_s):
+        for number, (moment, body) in enumerate(zip(due_s, bodies, strict=True)):
+            while time.monotonic() < begun_s + moment:
+                calls.wait(begun_s + moment)
+            calls.begin(connections[number % channels], body)
+        while len(calls):
+            calls.wait(math.inf)
     return outcome
 
 
-async def _call(channel: grpc.aio.Channel, body: bytes, deadline_s: float, outcome: Outcome) -> None:
-    begun_s = time.monotonic()
-    try:
-        async for _ in channel.unary_stream(METHOD)(body, timeout=deadline_s):
-            pass
-    except grpc.aio.AioRpcError as error:
-        spent_s = time.monotonic() - begun_s
-        outcome.codes[error.code().name] += 1
-        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED or spent_s < 0.1:
-            outcome.refused_s.append(spent_s)
-    else:
-        outcome.codes["OK"] += 1
-        outcome.good_s.append(time.monotonic() - begun_s)
+@contextmanager
+def _under_load(
+    address: str, count: int, deadline_s: float, seconds: float
+) -> Iterator[tuple[Outcome, list[Connection], Calls, float]]:
+    """Connections for a run of so many seconds, and when it begins."""
+    outcome = Outcome(seconds)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(Connection(address, METHOD, deadline_s)) for _ in range(count)]
+        calls = stack.enter_context(closing(Calls(connections, deadline_s, outcome)))
+        begun_s, spent_s = time.monotonic(), time.process_time()
+        yield outcome, connections, calls, begun_s
+        outcome.own_cores = (time.process_time() - spent_s) / (time.monotonic() - begun_s)
 
 
 def _quantile_ms(values: Sequence[float], share: float) -> float | None:
@@ -129,14 +172,14 @@ def _quantile_ms(values: Sequence[float], share: float) -> float | None:
     return round(statistics.quantiles(values, n=100)[round(share * 100) - 1] * 1e3, 2)
 
 
-async def measure(
+def measure(
     address: str, model: str, edge_px: int, seconds: float, multiples: Sequence[float], deadline_s: float
 ) -> dict[str, object]:
     """Capacity, then each multiple of it."""
-    closed = await closed_loop(address, model, edge_px, 16, seconds)
+    closed = closed_loop(address, model, edge_px, 16, seconds)
     found: dict[str, object] = {"closed_16": closed.summary()}
     for multiple in multiples:
-        outcome = await open_loop(address, model, edge_px, multiple * closed.goodput, seconds, deadline_s)
+        outcome = open_loop(address, model, edge_px, multiple * closed.goodput, seconds, deadline_s)
         found[f"open_{multiple:g}x"] = outcome.summary()
     return found
 
@@ -146,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address", nargs="?", help="of a server that runs")
     parser.add_argument("--model", default="starter-materials")
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=int, default=512, help="of the maps in pixels; a refusal costs the same for all")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--multiples", default="0.7,1,2,10")
     parser.add_argument("--deadline", type=float, default=2.0)
@@ -155,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         own = ["--device", "cpu", "--log", "error"]
         address = options.address or stack.enter_context(ServerProcess(own)).address
-        found = asyncio.run(measure(address, options.model, options.size, options.seconds, multiples, options.deadline))
+        found = measure(address, options.model, options.size, options.seconds, multiples, options.deadline)
     json.dump(found, sys.stdout, indent=2)
     print()
     return 0

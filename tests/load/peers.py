@@ -2,7 +2,8 @@
 
 Each peer is in the environment that PYTHON belongs to, with onnxruntime, numpy, pillow and isal, on Linux: litserve,
 bentoml, ray (ray[serve]), mlserver, triton (nvidia-pytriton, numpy below 2). All do the same work for a call, inputs
-from a seed to raw pixels; the bare server runs the graph on fixed inputs and heeds no deadline.
+from a seed to raw pixels; the bare server runs the graph on fixed inputs and heeds no deadline. The raw session, which
+all is measured by, is the peers' own: ONNX Runtime on the graph as it stands in the package.
 
 In turn: calls alternate one by one, in an order drawn anew each time, so that the machine's other load meets all alike.
 Closed loop: 16 clients at once call one server after the other, round by round. Open loop: calls come at moments of a
@@ -42,11 +43,14 @@ from assetgen.store import bundled_models_folder, open_store
 from assetgen.types import Encoding, MapKind, OutputSpec, Request
 from tests.load import peers_page
 from tests.load.arrivals import connected, ideal_latencies, moments, offer, quantile
+from tests.load.peer_servers.graph import plain_session
 from tests.load.peer_starts import CALL_S, FAILURES, PEERS, Call, Connect, started, version
 
 EDGE_PX = 256
 WARM_UP_CALLS = 5
 LOADS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.2)
+# Ours, without a server.
+OWN_SESSION = "own session"
 WANTED = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
 
 Figures = dict[str, object]
@@ -226,10 +230,14 @@ def compare(
     """All measurements, by server."""
     folder = models or bundled_models_folder()
     package = next(each for each in open_store([folder]).values() if each.manifest.kind == "texture")
-    session, inputs = open_session(package, "cpu", threads), example_inputs(package, edge_px)
+    raw, own, inputs = (
+        plain_session(package, threads),
+        open_session(package, "cpu", threads),
+        example_inputs(package, edge_px),
+    )
 
     def run() -> object:
-        return session.run(inputs)
+        return raw.run(None, inputs)
 
     facts: Figures = {"package": str(package.folder), "edge_px": edge_px, "threads": threads}
     with ExitStack() as stack:
@@ -249,7 +257,9 @@ def compare(
             "plan": vars(plan),
             "raw": {"p50_ms": round(speed.p50_s * 1e3, 2), "calls_per_s": round(speed.rate, 2)},
         }
-        alone = {"raw": run} | {name: _first(calls) for name, calls in servers.items()}
+        alone = {"raw": run, OWN_SESSION: lambda: own.run(inputs)} | {
+            name: _first(calls) for name, calls in servers.items()
+        }
         found["in_turn"] = in_turn(alone, plan.calls)
         found["closed"] = all_closed(run, servers, plan)
         by_load = {f"{load:g}": all_open(run, servers, plan, load) for load in plan.loads}

@@ -20,6 +20,7 @@ TITLES = {
     "bentoml": "BentoML (HTTP)",
     "litserve": "LitServe (HTTP)",
     "mlserver": "MLServer (gRPC)",
+    "own session": "assetgen's session, no server",
     "ray": "Ray Serve (HTTP)",
     "triton": "Triton, Python backend (gRPC)",
 }
@@ -47,22 +48,21 @@ def tables(found: Figures) -> str:
     """The figures for readers, in Markdown."""
     plan, raw, machine, model = found["plan"], found["raw"], found["machine"], found["model"]
     versions = "".join(f" {_title(name)} {number}." for name, number in found["versions"].items())
-    names = [name for name in found["in_turn"] if name != "raw"]
-    by_load = found["open"]
+    names, by_load = list(found["closed"]), found["open"]
     counts = [by_load[load][name]["calls"] for load in by_load for name in names]
     busy = "" if machine["load"] < machine["cores"] else " The machine had other work: compare within a table only."
     said = (
         f"{machine['processor']} (cores: {machine['cores']}, load at the start: {machine['load']}); {model['id']} at "
-        f"{model['edge_px']} px, threads: {model['threads']}. The session alone: p50 {raw['p50_ms']} ms, "
+        f"{model['edge_px']} px, threads: {model['threads']}. The raw session: p50 {raw['p50_ms']} ms, "
         f"{raw['calls_per_s']} calls a second.{versions}{busy}\n"
     )
     alone = _table(
         ["server", "p50 above raw", "quartiles", "p99 above raw's p99", "p50, p95, p99 in raw calls"],
-        [[_title(name), *_alone(found["in_turn"][name])] for name in names],
+        [[_title(name), *_alone(figures)] for name, figures in found["in_turn"].items() if name != "raw"],
     )
     together = _table(
         ["server", "share of raw throughput", "p50, p95, p99 in raw calls", "p99, in the time of an ideal queue"],
-        [[_title(name), *_together(found["closed"][name])] for name in found["closed"]],
+        [[_title(name), *_together(found["closed"][name])] for name in names],
     )
     heads = ["server", *(f"{load} of capacity" for load in by_load)]
     waits = _table(
@@ -109,7 +109,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def plot(found: Figures) -> str:
     """Three panels over the load: median and p99 on a logarithmic scale, and goodput, as SVG."""
     by_load, limit = found["open"], float(found["plan"]["limit"])
-    names = [name for name in found["in_turn"] if name != "raw"]
+    names = list(found["closed"])
     strokes = {IDEAL: _stroke(IDEAL_COLOR, 1.5, ' stroke-dasharray="5 3"')}
     for name, color in zip(names, itertools.cycle(COLORS)):
         strokes[name] = _stroke(color, 3 if name == "assetgen" else 1.5)

@@ -1,6 +1,5 @@
 """The commands for load, fuzzing and soaking work; their figures are taken by hand and stand in the documents."""
 
-import asyncio
 import sys
 
 import pytest
@@ -41,7 +40,7 @@ def models(tmp_path_factory):
 def test_load_of_all_kinds_is_counted(models):
     options = ["--models", str(models), "--device", "cpu", "--threads", "1", "--log", "error", "--max-calls", "8"]
     with ServerProcess(options) as server:
-        found = asyncio.run(generator.measure(server.address, "tiny", 32, 0.5, [1.0, 5.0], 2.0))
+        found = generator.measure(server.address, "tiny", 32, 0.5, [1.0, 5.0], 2.0)
     assert set(found) == {"closed_16", "open_1x", "open_5x"}
     for outcome in found.values():
         assert outcome["codes"].get("OK", 0) > 0

@@ -26,7 +26,7 @@ def found(tmp_path_factory):
 
 def test_every_server_is_measured_in_every_way(found):
     servers = {"assetgen", "bare gRPC"}
-    assert set(found["in_turn"]) == servers | {"raw"}
+    assert set(found["in_turn"]) == servers | {"raw", "own session"}
     assert set(found["closed"]) == servers
     assert set(found["open"]) == {"1", "3"}
     assert all(set(by_server) == servers | {"ideal queue"} for by_server in found["open"].values())

@@ -14,8 +14,17 @@ import numpy as np
 import onnxruntime
 
 from assetgen.kinds import KINDS
-from assetgen.package import verify_package
+from assetgen.package import VerifiedPackage, verify_package
+from assetgen.runtime.ort import session_options
 from assetgen.types import Encoding, MapKind, OutputSpec, Request
+
+
+def plain_session(package: VerifiedPackage, threads: int) -> onnxruntime.InferenceSession:
+    """The graph as it stands in the package, with our settings of threads and memory."""
+    options = session_options(onnxruntime)
+    options.intra_op_num_threads = threads
+    graph = package.read(package.manifest.graph)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 class Graph:
@@ -25,12 +34,7 @@ class Graph:
         facts = json.loads(os.environ["ASSETGEN_PEER"])
         self._package = verify_package(Path(facts["package"]), allow_hard_links=True)
         self._kind = KINDS[self._package.manifest.kind]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = facts["threads"]
-        options.enable_mem_pattern = False
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        graph = self._package.read(self._package.manifest.graph)
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = plain_session(self._package, facts["threads"])
         self._names = [output.name for output in self._session.get_outputs()]
         output = OutputSpec(maps=(MapKind.BASE_COLOR,), encoding=Encoding.RAW)
         edge_px = facts["edge_px"]
