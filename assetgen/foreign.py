@@ -1,4 +1,4 @@
-"""Graphs that are not ours, checked in a process of their own: imports package, and policy in that process only.
+"""Graphs that are not ours, checked in a process of their own: imports package; policy is imported there only.
 
 onnx's own checks are native code, which a hostile graph can end. And a process that listens needs onnx for nothing
 else, a third of a second of its start.

@@ -8,21 +8,14 @@ tensor's size must follow from the sizes of the inputs alone, and stay in propor
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 
-from assetgen.errors import PolicyViolated
 from assetgen.manifest import MAX_FILE_BYTES, InputSpec, Manifest, OutputMap
 
 OPSETS = range(18, 23)
@@ -32,9 +25,6 @@ MAX_RANK = 8
 # Elements that one tensor may have: a fixed part, and so many for each pixel of the output.
 MAX_FIXED_ELEMENTS = 1 << 24
 MAX_ELEMENTS_PER_PIXEL = 256
-CHILD_TIMEOUT_S = 120
-_REFUSED = 3
-_passed: set[bytes] = set()  # digests of graph and interface: a process checks the same ones once
 
 OPERATORS = frozenset(
     [
@@ -163,45 +153,25 @@ _ATTRIBUTE_TYPES = frozenset(
 )
 
 
-def check_graph(path: Path, manifest: Manifest) -> None:
-    """Raise PolicyViolated unless the graph in the file ``path`` is what a package may hold; see ``check_model``."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise PolicyViolated(f"{path}: cannot be read: {error.strerror or error}") from error
-    check_model(data, manifest, str(path))
+def broken_rule(data: bytes, manifest: Manifest) -> str:
+    """The rule that a graph breaks, empty for none; native code is run here, which a hostile graph may end.
 
-
-def check_model(data: bytes, manifest: Manifest, name: str = "graph") -> None:
-    """Raise PolicyViolated unless the bytes of a graph are what a package may hold.
-
-    Native code looks at it in a process of its own.
+    ``foreign.check_graphs`` asks in a process of its own.
 
     Args:
         data: a serialised ONNX model, as ``VerifiedPackage.read`` returns it.
         manifest: whose inputs, outputs and sizes the graph must have.
-        name: what to call the graph in the error.
     """
     try:
-        _check_rules(data, manifest)
-        _check_in_child(data, manifest)
-    except _RuleError as error:
-        raise PolicyViolated(f"{name}: {error}", hint=PolicyViolated.HINT) from error
-
-
-def broken_rule(data: bytes, manifest: Manifest) -> str:
-    """The rule that a graph breaks, empty for none; native code is run here, and a hostile graph may end it."""
-    try:
         model = _check_rules(data, manifest)
-        _check_by_onnx(model, manifest.inputs, manifest.outputs, (manifest.size.min_px, manifest.size.max_px))
+        _check_by_onnx(model, manifest)
     except _RuleError as error:
         return str(error)
     return ""
 
 
 class _RuleError(Exception):
-    """A broken rule; ``check_model`` adds which graph broke it."""
+    """A broken rule."""
 
 
 def _check_rules(data: bytes, manifest: Manifest) -> onnx.ModelProto:
@@ -221,62 +191,14 @@ def _check_rules(data: bytes, manifest: Manifest) -> onnx.ModelProto:
     return model
 
 
-def _check_in_child(data: bytes, manifest: Manifest) -> None:
-    """Run onnx's own checks, which are native code, in a process of their own: a hostile graph can abort it."""
-    interface = {
-        "inputs": [asdict(spec) for spec in manifest.inputs],
-        "outputs": [asdict(spec) for spec in manifest.outputs],
-        "edges_px": [manifest.size.min_px, manifest.size.max_px],
-    }
-    header = json.dumps(interface).encode() + b"\n"
-    digest = hashlib.sha256(header + data).digest()
-    if digest in _passed:
-        return
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from assetgen import policy; policy._child_main()"
-    try:
-        child = subprocess.run(
-            [sys.executable, "-c", code, str(Path(__file__).resolve().parents[1])],
-            input=header + data,
-            capture_output=True,
-            timeout=CHILD_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _RuleError(f"was not checked after {CHILD_TIMEOUT_S} s") from error
-    if child.returncode == _REFUSED:
-        raise _RuleError(child.stdout.decode("utf-8", "replace"))
-    if child.returncode != 0:
-        last = (child.stderr.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
-        raise _RuleError(f"ended the process that checked it (status {child.returncode}): {last[:300]}")
-    _passed.add(digest)
-
-
-def _child_main() -> None:
-    """Check a model from standard input; exit with 0, or with _REFUSED and the broken rule on standard output."""
-    head, _, data = sys.stdin.buffer.read().partition(b"\n")
-    interface = json.loads(head)
-    model = onnx.ModelProto()
-    model.ParseFromString(data)
-    inputs = [InputSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in interface["inputs"]]
-    outputs = [OutputMap(**spec) for spec in interface["outputs"]]
-    try:
-        _check_by_onnx(model, inputs, outputs, interface["edges_px"])
-    except _RuleError as error:
-        sys.stdout.buffer.write(str(error).encode("utf-8", "replace"))
-        sys.stdout.flush()
-        sys.exit(_REFUSED)
-
-
-def _check_by_onnx(
-    model: onnx.ModelProto, inputs: Sequence[InputSpec], outputs: Sequence[OutputMap], edges_px: Sequence[int]
-) -> None:
+def _check_by_onnx(model: onnx.ModelProto, manifest: Manifest) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, TypeError) as error:
         raise _RuleError(f"is not valid ONNX: {_first_line(error)}") from error
-    small, large = edges_px
+    small, large = manifest.size.min_px, manifest.size.max_px
     for height_px, width_px in sorted({(small, small), (small, large), (large, large)}):
-        _check_sizes(model, inputs, outputs, height_px, width_px)
+        _check_sizes(model, manifest.inputs, manifest.outputs, height_px, width_px)
 
 
 def _check_texts(model: onnx.ModelProto) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 import assetgen
-from assetgen import golden, policy
+from assetgen import foreign, golden
 from assetgen.errors import ConfigInvalid, OutputUnwritable
 from assetgen.golden import GoldenRequest
 from assetgen.kinds import KINDS, example_inputs
@@ -152,13 +152,13 @@ def assemble(output: Path, parts: Parts, license_file: Path, notify: Notify) -> 
         partial.mkdir(parents=True)
         notify("PyTorch to ONNX")
         parts.write_graph(partial / GRAPH_NAME)
-        policy.check_graph(partial / GRAPH_NAME, manifest)
         shutil.copyfile(license_file, partial / "LICENSE")
         write_manifest(partial, manifest)
+        package = verify_package(partial)
+        foreign.check_graphs([package])
 
         notify("comparing graph and network at sizes and batches that were not traced")
         # One thread: bytes may depend on their number, and golden hashes should be comparable on any machine.
-        package = verify_package(partial)
         session = open_session(package, "cpu", threads=1)
         provenance = parts.compare(session)
         notify("golden requests, preview and card")

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from assetgen import policy
+from assetgen import foreign
 from assetgen.errors import ConfigInvalid, OutputUnwritable, ParityFailed
 from assetgen.fidelity import LEAST_PSNR_DB, MOST_NORMAL_DEGREES, Comparison, Differences, broken_limits
 from assetgen.manifest import PRECISIONS, Manifest, PrecisionSpec
@@ -193,11 +193,9 @@ def _write(verified: VerifiedPackage, output: Path, manifest: Manifest, made: Ma
         for entry in verified.manifest.files:
             (partial / entry.path).write_bytes(verified.read(entry.path))
         for precision, found in made.items():
-            data = found.model.SerializeToString()
-            policy.check_model(data, manifest, precision)
-            (partial / manifest.precisions[precision].graph).write_bytes(data)
+            (partial / manifest.precisions[precision].graph).write_bytes(found.model.SerializeToString())
         digest = write_manifest(partial, manifest)
-        verify_package(partial)
+        foreign.check_graphs([verify_package(partial)])
         replace_folder(partial, output)
     except OSError as error:
         raise OutputUnwritable(
