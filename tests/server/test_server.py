@@ -269,7 +269,7 @@ def test_the_same_bytes_after_a_restart_and_beside_other_calls(models, server):
     assert split == alone
 
 
-# Minutes of work, but by no estimate on a busy machine more than the ten minutes that a call may take.
+# Half a minute of work: by no estimate of a busy machine more than the ten minutes that a call may take.
 SLOW = {"model_id": "slow", "seed": 1, "count": 16, "width_px": 1024, "height_px": 1024}
 
 
