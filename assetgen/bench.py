@@ -171,7 +171,7 @@ def _plain_above_raw(
 ) -> float | None:
     """What ONNX Runtime, as it comes, takes for the same graph above our session; ``None`` if ours is another runtime.
 
-    Ours has the graph rewritten and threads that do not spin. A server's cost counts from ours, what its users wait for
+    Ours has the graph rewritten and threads that hardly spin. A server's cost counts from ours, what its users wait for
     from what they would have without it.
     """
     if not session.backend.startswith("onnxruntime") or session.device != "cpu":
