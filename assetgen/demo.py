@@ -37,6 +37,8 @@ def run(
         pictures = [
             _show(show, stage, [model for model in models if model.kind == kind]) for kind, show in SHOWS.items()
         ]
+    for backend in sorted(set(stage.backends.values())):
+        say(f"{backend}: {', '.join(sorted(model for model, used in stage.backends.items() if used == backend))}")
     say(f"all told {time.monotonic() - begun_s:.1f} s; the files lie in {output}, in a folder for each model")
     say(f"look at {' and '.join(str(picture) for picture in pictures if picture)}")
     say(_next_steps(next((model for model in models if model.kind == "texture"), models[0])))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from assetgen.kinds.examples import example_picture
 from assetgen.postprocess.preview import RgbPicture, material_preview
 from assetgen.postprocess.sprites import Sprite, enlarge, on_squares
 from assetgen.save import write_artifact
-from assetgen.types import Artifact, FloatArray, MapKind, Material, OutputSpec, ParameterValue, Request
+from assetgen.types import Artifact, FloatArray, MapKind, Material, OutputSpec, ParameterValue, Request, Started
 
 PREVIEW_PX = 256
 SPRITES_A_CLASS = 4
@@ -40,6 +40,7 @@ class Stage:
     Attributes:
         output: files go into ``output / model / class``.
         edge_px: of materials; other kinds have sizes of their own.
+        backends: what computed each model that was asked, by its id; another one may round differently.
     """
 
     client: Client
@@ -47,6 +48,7 @@ class Stage:
     seed: int
     edge_px: int
     say: Say
+    backends: dict[str, str] = field(default_factory=dict, init=False)
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,13 @@ def _example(stage: Stage, wanted: Sequence[str]) -> bytes:
 
 def _written(stage: Stage, request: Request, folder: Path) -> list[Artifact]:
     """The files of a request, after they were written."""
-    files = [event for event in stage.client.generate(request) if isinstance(event, Artifact)]
-    for file in files:
-        write_artifact(file, folder)
+    files = []
+    for event in stage.client.generate(request):
+        if isinstance(event, Started):
+            stage.backends[request.model_id] = event.backend
+        elif isinstance(event, Artifact):
+            write_artifact(event, folder)
+            files.append(event)
     return files
 
 

@@ -61,6 +61,13 @@ def test_every_class_of_every_model_is_made_and_told(shown):
     assert "try next:" in said
 
 
+def test_what_computed_them_is_told(shown):
+    (line,) = (line for line in shown[0].splitlines() if line.startswith("onnxruntime-"))
+    backend, models = line.split(": ")
+    assert backend.split("/")[1:3] == ["cpu", "fp32"]
+    assert models == "items, photo, solids, style, tiny"
+
+
 def test_sprites_are_shown_large_on_squares(shown):
     with Image.open(shown[1] / "sprites.png") as picture:
         pixels = np.asarray(picture).reshape(-1, 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,3 +39,18 @@ def files(events: Iterable[Event]) -> dict[tuple[int, str], str]:
     assert isinstance(seen[0], Started)
     assert isinstance(seen[-1], Finished)
     return {(event.index, event.role): event.sha256 for event in seen if isinstance(event, Artifact)}
+
+
+def whole_files(events: Iterable[Event]) -> dict[tuple[int, str], bytes]:
+    """(index, role) to every file itself, its hash checked."""
+    made = {(event.index, event.role): event for event in events if isinstance(event, Artifact)}
+    assert all(hashlib.sha256(event.data).hexdigest() == event.sha256 for event in made.values())
+    return {key: bytes(event.data) for key, event in made.items()}
+
+
+def assert_same_files(given: Mapping[tuple[int, str], bytes], expected: Mapping[tuple[int, str], bytes]) -> None:
+    """Fail with both files in full: a byte that differs once in a thousand runs must tell where it came from."""
+    assert given.keys() == expected.keys()
+    for key, data in given.items():
+        coded = [base64.b64encode(file).decode() for file in (data, expected[key])]
+        assert data == expected[key], f"{key}: got {coded[0]}, expected {coded[1]}"
