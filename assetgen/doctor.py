@@ -17,7 +17,7 @@ from assetgen.runtime.devices import describe_devices
 from assetgen.store import Store, bundled_models_folder, is_bundled, open_store
 from assetgen.types import FloatArray
 
-_DISTRIBUTIONS = ("numpy", "pillow", "isal", "grpcio", "protobuf", "onnx", "torch")
+_DISTRIBUTIONS = ("numpy", "pillow", "deflate", "grpcio", "protobuf", "onnx", "torch")
 
 Say = Callable[[str], None]
 

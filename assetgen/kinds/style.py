@@ -44,7 +44,7 @@ from assetgen.kinds.source import (
 )
 from assetgen.manifest import ClassSpec, Manifest, SizeSpec
 from assetgen.package import VerifiedPackage
-from assetgen.postprocess import decode, encode, pbr, pixelart, profiles, tiling, xmp
+from assetgen.postprocess import decode, encode, files, pbr, pixelart, profiles, tiling, xmp
 from assetgen.postprocess.xmp import DigitalSourceType
 from assetgen.types import Artifact, Encoding, FloatArray, MapKind, Material, OutputSpec, PixelFormat, Request
 
@@ -222,24 +222,31 @@ def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, Flo
     maps = {kind: _enlarged(values, plan.pixel_size) for kind, values in maps.items()}
     alpha = _enlarged(alpha, plan.pixel_size)
     profile = profiles.find_profile(output.profile)
-    for packed in profiles.pack(Material(maps), profile, output, partial=True):
-        pixels, pixel_format = packed.pixels, packed.pixel_format
-        if packed.role == MapKind.BASE_COLOR and not plan.source.opaque:
-            coded = (alpha * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-            pixels = np.concatenate([pixels.astype(np.uint8, copy=False), coded[:, :, np.newaxis]], axis=2)
-            pixel_format = PixelFormat.RGBA8
-        data = encode.encode(pixels, pixel_format, output.encoding, color_space=packed.color_space, metadata=metadata)
+    packed_files = profiles.pack(Material(maps), profile, output, partial=True)
+    textures = (packed if plan.source.opaque else _with_alpha(packed, alpha) for packed in packed_files)
+    width_px, height_px = (edge * plan.pixel_size for edge in plan.drawn_px)
+    px, count = width_px * height_px, len(plan.needed)
+    for packed, data in files.encoded(textures, output.encoding, metadata, px=px, maps=count):
         yield Artifact(
             index=index,
             role=packed.role,
             name=packed.name,
             media_type=encode.media_type(output.encoding),
-            pixel_format=pixel_format,
+            pixel_format=packed.pixel_format,
             color_space=packed.color_space,
-            width_px=plan.drawn_px[0] * plan.pixel_size,
-            height_px=plan.drawn_px[1] * plan.pixel_size,
+            width_px=width_px,
+            height_px=height_px,
             data=data,
         )
+
+
+def _with_alpha(packed: profiles.PackedTexture, alpha: FloatArray) -> profiles.PackedTexture:
+    """Base colour with the picture's alpha; other files as they are."""
+    if packed.role != MapKind.BASE_COLOR:
+        return packed
+    coded = (alpha * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    pixels = np.concatenate([packed.pixels.astype(np.uint8, copy=False), coded[:, :, np.newaxis]], axis=2)
+    return replace(packed, pixels=pixels, pixel_format=PixelFormat.RGBA8)
 
 
 def _maps(

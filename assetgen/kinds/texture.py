@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -33,8 +33,7 @@ from assetgen.kinds.plan import (
 )
 from assetgen.manifest import PARTS, PATTERNS, InputSpec, LayoutSpec, Manifest
 from assetgen.package import VerifiedPackage
-from assetgen.postprocess import encode, finishing, profiles, xmp
-from assetgen.postprocess.ahead import ahead
+from assetgen.postprocess import encode, files, finishing, profiles, xmp
 from assetgen.types import (
     Artifact,
     Encoding,
@@ -50,8 +49,6 @@ ANY_PATTERN = "auto"
 ALL_PARTS = "all"
 # Of the last assets up to that size, what their seeds stand for is kept: 2 MB each.
 KEPT_PX, DRAWS_KEPT = 512 * 512, 8
-# Files of fewer pixels are encoded before other threads would have begun.
-APART_PX = 512 * 512
 _TYPES = {
     "class": "choice",
     "blend_class": "choice",
@@ -257,14 +254,10 @@ def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, Flo
     metadata = xmp.xmp_packet(facts) if output.encoding is Encoding.PNG else b""
     profile = profiles.find_profile(output.profile)
 
-    def encoded(packed: profiles.PackedTexture) -> bytes | memoryview:
-        return encode.encode(
-            packed.pixels, packed.pixel_format, output.encoding, color_space=packed.color_space, metadata=metadata
-        )
-
-    textures = profiles.pack(_material(manifest, plan, outputs), profile, output)
-    apart = output.encoding is Encoding.PNG and plan.width_px * plan.height_px >= APART_PX
-    for packed, data in ahead(encoded, textures) if apart else ((packed, encoded(packed)) for packed in textures):
+    material, later = _material(manifest, plan, outputs)
+    textures = profiles.pack(material, profile, output, later=later)
+    px, maps = plan.width_px * plan.height_px, len(plan.needed)
+    for packed, data in files.encoded(textures, output.encoding, metadata, px=px, maps=maps):
         yield Artifact(
             index=index,
             role=packed.role,
@@ -278,15 +271,21 @@ def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, Flo
         )
 
 
-def _material(manifest: Manifest, plan: Plan, outputs: Mapping[str, FloatArray]) -> Material:
-    """The maps the call needs, no others: a preview of base colour alone must not wait for occlusion."""
+def _material(
+    manifest: Manifest, plan: Plan, outputs: Mapping[str, FloatArray]
+) -> tuple[Material, dict[MapKind, Callable[[], FloatArray]]]:
+    """The maps the call needs, no others, and what makes those that take long.
+
+    A preview of base colour alone must not wait for occlusion, nor must what can be encoded meanwhile.
+    """
     if finishing.STRANGE in outputs:
-        return finishing.material(outputs)
+        return finishing.material(outputs), {}
     maps: dict[MapKind, FloatArray] = {}
     for spec in manifest.outputs:
         arrays.shape(outputs[spec.name], f"1 {spec.channels} {plan.height_px} {plan.width_px}", spec.name)
         maps[MapKind(spec.map_kind)] = outputs[spec.name][0].transpose(1, 2, 0)
-    return finishing.finished(maps, _terms(plan))
+    terms = _terms(plan)
+    return Material(finishing.given(maps, terms)), finishing.derived(maps, terms)
 
 
 def _check_output(manifest: Manifest, output: OutputSpec) -> frozenset[MapKind]:

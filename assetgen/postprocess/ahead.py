@@ -21,6 +21,7 @@ R = TypeVar("R")
 def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
     """Every item with what ``work`` makes of it, in order; as many are worked on at once as there are cores.
 
+    As many more may wait for the first one: the next item may take longer to come than all that are under way.
     Closing the iterator calls off what has not begun.
     """
     if _cores() == 1:
@@ -30,7 +31,7 @@ def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
     try:
         for item in items:
             waiting.append((item, _pool().submit(work, item)))
-            while waiting and (waiting[0][1].done() or len(waiting) > _cores()):
+            while waiting and (waiting[0][1].done() or len(waiting) > 2 * _cores()):
                 yield _next(waiting)
         while waiting:
             yield _next(waiting)

@@ -6,7 +6,8 @@ outputs: ``[1, C, H, W]`` with one channel, ``[1, H, W, 3]`` with three, rounded
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+import functools
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,22 +62,34 @@ def terms_from(array: FloatArray) -> Terms:
     return Terms(relief_px, green < 0, roughness_shift, bool(metal), kinds)
 
 
-def finished(maps: Mapping[MapKind, FloatArray], terms: Terms) -> Material:
-    """The same by the processor, in floats: the maps that are wanted, and no work for others.
+def given(maps: Mapping[MapKind, FloatArray], terms: Terms) -> dict[MapKind, FloatArray]:
+    """The same by the processor, in floats: the maps that are wanted as the network gives them.
 
     Args:
         maps: those of ``SOURCES``, ``[H, W, C]`` in [0, 1]; more stay as they are.
     """
-    made = dict(maps)
-    if terms.roughness_shift and MapKind.ROUGHNESS in terms.wanted:
+    made = {kind: values for kind, values in maps.items() if kind in terms.wanted}
+    if terms.roughness_shift and MapKind.ROUGHNESS in made:
         made[MapKind.ROUGHNESS] = np.clip(made[MapKind.ROUGHNESS] + np.float32(terms.roughness_shift), 0, 1)
-    if not terms.metal and MapKind.METALLIC in terms.wanted:
+    if not terms.metal and MapKind.METALLIC in made:
         made[MapKind.METALLIC] = np.zeros_like(made[MapKind.METALLIC])
-    if MapKind.NORMAL in terms.wanted:
-        made[MapKind.NORMAL] = pbr.normal_from_height(made[MapKind.HEIGHT], terms.relief_px)
-    if MapKind.AMBIENT_OCCLUSION in terms.wanted:
-        made[MapKind.AMBIENT_OCCLUSION] = pbr.ambient_occlusion_from_height(made[MapKind.HEIGHT], terms.relief_px)
-    return Material({kind: made[kind] for kind in MapKind if kind in terms.wanted})
+    return made
+
+
+def derived(maps: Mapping[MapKind, FloatArray], terms: Terms) -> dict[MapKind, Callable[[], FloatArray]]:
+    """What makes the wanted maps that the height implies, to be called when their turn comes: they take the longest."""
+    makers = {MapKind.NORMAL: pbr.normal_from_height, MapKind.AMBIENT_OCCLUSION: pbr.ambient_occlusion_from_height}
+    return {
+        kind: functools.partial(make, maps[MapKind.HEIGHT], terms.relief_px)
+        for kind, make in makers.items()
+        if kind in terms.wanted
+    }
+
+
+def finished(maps: Mapping[MapKind, FloatArray], terms: Terms) -> Material:
+    """All that is wanted: ``given`` and ``derived``."""
+    made = given(maps, terms) | {kind: make() for kind, make in derived(maps, terms).items()}
+    return Material({kind: made[kind] for kind in MapKind if kind in made})
 
 
 def material(outputs: Mapping[str, NDArray[Any]]) -> Material:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -249,7 +250,14 @@ def select_textures(
     return tuple(texture for texture in profile.textures if texture.map_kind in wanted)
 
 
-def pack(material: Material, profile: Profile, output: OutputSpec, *, partial: bool = False) -> Iterator[PackedTexture]:
+def pack(
+    material: Material,
+    profile: Profile,
+    output: OutputSpec,
+    *,
+    partial: bool = False,
+    later: Mapping[MapKind, Callable[[], FloatArray]] = MappingProxyType({}),
+) -> Iterator[PackedTexture]:
     """Yield the files of a material, quantised but not encoded, one at a time in the profile's order.
 
     Args:
@@ -257,32 +265,44 @@ def pack(material: Material, profile: Profile, output: OutputSpec, *, partial: b
         profile: what ``find_profile(output.profile)`` returned.
         output: maps, normal convention, encoding (it sets the extension) and a name that is not empty.
         partial: as in ``select_textures``.
+        later: more maps of that size, each made when a file first needs it: others can be encoded meanwhile.
 
     Raises:
         FieldInvalid: the name or the choice of maps is not allowed; raised before the first file.
-        ValueError: a map is not of its shape or range, or not finite.
+        ValueError: a map is not of its shape or range, or not finite; of the material's before the first file.
     """
     if output.profile != profile.id:
         raise ValueError(f"profile: got {profile.id!r} for an output of {output.profile!r}")
     check_name(output.name)
-    textures = select_textures(output, tuple(material.maps), partial=partial)
+    textures = select_textures(output, (*material.maps, *later), partial=partial)
     _check_maps(material)
-    return _packed(material, textures, output.normal_convention or profile.normal_convention, output)
+    return _packed(material, later, textures, output.normal_convention or profile.normal_convention, output)
 
 
 def _packed(
-    material: Material, textures: tuple[Texture, ...], convention: NormalConvention, output: OutputSpec
+    material: Material,
+    later: Mapping[MapKind, Callable[[], FloatArray]],
+    textures: tuple[Texture, ...],
+    convention: NormalConvention,
+    output: OutputSpec,
 ) -> Iterator[PackedTexture]:
+    maps = dict(material.maps)
     for texture in textures:
-        pixel_format, pixels = _pixels(material, texture, convention)
+        for kind in map(_map_of, texture.channels):
+            if kind is not None and kind not in maps:
+                maps[kind] = later[kind]()
+                _check_maps(Material({kind: maps[kind]}))
+        pixel_format, pixels = _pixels(maps, texture, convention)
         name = texture.file_name.format(name=output.name)
         if output.encoding is Encoding.RAW:
             name = name.removesuffix(".png") + ".raw"
         yield PackedTexture(texture.role, name, pixel_format, texture.color_space, pixels)
 
 
-def _pixels(material: Material, texture: Texture, convention: NormalConvention) -> tuple[PixelFormat, PixelArray]:
-    maps, kind = material.maps, texture.map_kind
+def _pixels(
+    maps: Mapping[MapKind, FloatArray], texture: Texture, convention: NormalConvention
+) -> tuple[PixelFormat, PixelArray]:
+    kind = texture.map_kind
     if kind is not None:
         return _FORMATS.get(kind, PixelFormat.R8), quantized(kind, maps[kind], convention)
     rows, columns = next(iter(maps.values())).shape[:2]
@@ -337,7 +357,7 @@ def _quantized_normal(normal: FloatArray, convention: NormalConvention) -> NDArr
 
 def _check_maps(material: Material) -> None:
     sizes = {values.shape[:2] for values in material.maps.values()}
-    if len(sizes) != 1:
+    if len(sizes) > 1:
         raise ValueError(f"material: got maps of sizes {sorted(sizes)}, expected one size")
     for kind, values in material.maps.items():
         check.shape(values, "h w 3" if kind in (MapKind.BASE_COLOR, MapKind.NORMAL) else "h w 1", kind)

@@ -1,6 +1,6 @@
 """Our server beside others that serve the same graph: `python -m tests.load.peers NAME=PYTHON ...`; prints JSON.
 
-Each peer is in the environment that PYTHON belongs to, with onnxruntime, numpy, pillow and isal, on Linux: litserve,
+Each peer is in the environment that PYTHON belongs to, with onnxruntime, numpy, pillow and deflate, on Linux: litserve,
 bentoml, ray (ray[serve]), mlserver, triton (nvidia-pytriton, numpy below 2). All do the same work for a call, inputs
 from a seed to raw pixels; the bare server runs the graph on fixed inputs and heeds no deadline. The raw session, which
 all is measured by, is the peers' own: ONNX Runtime on the graph as it stands in the package.

@@ -52,7 +52,28 @@ def test_items_are_taken_no_further_ahead_than_needed(cores):
     made = ahead(lambda n: time.sleep(0.001), items())
     for wanted in range(50):
         assert next(made)[0] == wanted
-        assert len(taken) <= wanted + cores + 1
+        assert len(taken) <= wanted + 2 * cores + 1
+
+
+def test_work_goes_on_while_an_item_takes_long_to_come():
+    """Two wait for the third, whose maker must not wait for the first."""
+    module._pool.cache_clear()
+    done = []
+
+    def items():
+        yield from range(2)
+        time.sleep(0.2)
+        done.append(time.monotonic())
+        yield 2
+
+    ended = {}
+
+    def work(n):
+        time.sleep(0.05)
+        ended[n] = time.monotonic()
+
+    assert [n for n, _ in ahead(work, items())] == [0, 1, 2]
+    assert module._cores() == 1 or max(ended[0], ended[1]) < done[0]
 
 
 def test_an_error_comes_in_its_turn_and_ends_it(cores):

@@ -1,6 +1,6 @@
 """What every peer serves: the same work as ours for a call, inputs from a seed and the base colour as raw pixels.
 
-Needs onnxruntime, numpy, pillow and isal beside assetgen's own files, which the path names.
+Needs onnxruntime, numpy, pillow and deflate beside assetgen's own files, which the path names.
 """
 
 from __future__ import annotations
