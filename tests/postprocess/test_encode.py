@@ -140,7 +140,7 @@ def smooth(seed: int) -> np.ndarray:
 
 
 def test_equal_pixels_give_equal_bytes_wherever_the_stack_lies():
-    """Level 1 of isal 1.9.1 gave one small file in ten thousand other bytes, by the high bits of an address on the stack."""
+    """Level 1 of isal 1.9.1 gave one small file in ten thousand other bytes, by the high bits of an address."""
     pictures = [smooth(seed) for seed in range(64)]
     formats = {1: PixelFormat.R8, 3: PixelFormat.RGB8}
 

@@ -279,3 +279,38 @@ def test_of_a_profile_that_packs_only_what_can_be_made_is_given_if_that_is_wante
         profiles.select_textures(
             OutputSpec(profile="unreal", maps=(MapKind.BASE_COLOR,)), (MapKind.BASE_COLOR,), partial=True
         )
+
+
+@pytest.mark.parametrize("profile", ["plain", "unreal", "unity-hdrp"])
+def test_maps_that_come_later_make_the_same_files_and_only_when_their_turn_is(profile):
+    whole = noise_material(8, 8, seed=5).maps
+    late = (MapKind.NORMAL, MapKind.AMBIENT_OCCLUSION)
+    made = []
+
+    def later(kind):
+        def make():
+            made.append(kind)
+            return whole[kind]
+
+        return make
+
+    at_hand = Material({kind: values for kind, values in whole.items() if kind not in late})
+    output = OutputSpec(profile=profile, name="X")
+    files = profiles.pack(at_hand, profiles.find_profile(profile), output, later={kind: later(kind) for kind in late})
+    first = next(files)
+    assert first.role == "base_color"
+    assert not made
+    rest = list(files)
+    assert sorted(made) == sorted(late)
+    for packed, expected in zip([first, *rest], pack(Material(whole), profile), strict=True):
+        assert np.array_equal(packed.pixels, expected.pixels)
+        assert packed.name == expected.name
+
+
+def test_a_map_that_comes_later_and_is_none_is_refused_when_it_comes():
+    at_hand = Material({MapKind.BASE_COLOR: constant_material().maps[MapKind.BASE_COLOR]})
+    later = {MapKind.NORMAL: lambda: np.full((4, 4, 3), np.nan, np.float32)}
+    files = profiles.pack(at_hand, profiles.PROFILES["plain"], OutputSpec(name="X"), later=later)
+    assert next(files).role == "base_color"
+    with pytest.raises(ValueError, match="normal"):
+        next(files)
