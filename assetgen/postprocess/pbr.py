@@ -78,6 +78,8 @@ def ambient_occlusion_from_height(
         raise ValueError(f"radii_px: got {radii_px}, expected rising distances of at least 1")
     ground = np.asarray(height[:, :, 0], dtype=np.float32) * np.float32(relief_px)
     levels = _blurred_levels(ground, radii_px)
+    for level, radius in zip(levels, radii_px, strict=True):
+        np.multiply(level, np.float32(1 / radius), out=level)
     sky = np.empty_like(ground)
     rows, columns = ground.shape
     band = max(1, _BAND_VALUES // columns)
@@ -118,17 +120,23 @@ def _blurred_levels(ground: FloatArray, radii_px: tuple[int, ...]) -> list[Float
 def _sky_of_band(
     ground: FloatArray, levels: list[FloatArray], radii_px: tuple[int, ...], top: int, sky: FloatArray
 ) -> None:
-    """Fill ``sky`` for the rows of ``ground``, which start at row ``top`` of the whole."""
+    """Fill ``sky`` for the rows of ``ground``, which start at row ``top`` of the whole.
+
+    Levels are divided by their radii already, which is exact where those are powers of two: slopes along rows and
+    columns then take no product, those along diagonals one for all radii, the steepest.
+    """
     rows, columns = ground.shape
     slope, rise = np.empty_like(ground), np.empty_like(ground)
+    near = [ground * np.float32(1 / radius) for radius in radii_px]
     sky[:] = 0
     for down, right in DIRECTIONS:
         slope[:] = 0
-        for level, radius in zip(levels, radii_px, strict=True):
+        for level, here, radius in zip(levels, near, radii_px, strict=True):
             first_row, first_column = top + radius + down * radius, radius + right * radius
-            np.subtract(level[first_row : first_row + rows, first_column : first_column + columns], ground, out=rise)
-            rise *= np.float32(1 / (radius * math.hypot(down, right)))
+            np.subtract(level[first_row : first_row + rows, first_column : first_column + columns], here, out=rise)
             np.maximum(slope, rise, out=slope)
+        if down and right:
+            slope *= np.float32(1 / math.sqrt(2))
         slope *= slope
         slope += np.float32(1)
         np.divide(np.float32(1 / len(DIRECTIONS)), slope, out=slope)
