@@ -275,7 +275,9 @@ def pack(
         raise ValueError(f"profile: got {profile.id!r} for an output of {output.profile!r}")
     check_name(output.name)
     textures = select_textures(output, (*material.maps, *later), partial=partial)
-    _check_maps(material)
+    if not material.maps and not later:
+        raise ValueError("material: got no maps, expected at least one")
+    _check_maps(material.maps)
     return _packed(material, later, textures, output.normal_convention or profile.normal_convention, output)
 
 
@@ -291,7 +293,8 @@ def _packed(
         for kind in map(_map_of, texture.channels):
             if kind is not None and kind not in maps:
                 maps[kind] = later[kind]()
-                _check_maps(Material({kind: maps[kind]}))
+                _check_size(maps)
+                _check_map(kind, maps[kind])
         pixel_format, pixels = _pixels(maps, texture, convention)
         name = texture.file_name.format(name=output.name)
         if output.encoding is Encoding.RAW:
@@ -355,17 +358,25 @@ def _quantized_normal(normal: FloatArray, convention: NormalConvention) -> NDArr
     return (normal * scale + np.float32(128)).astype(np.uint8)
 
 
-def _check_maps(material: Material) -> None:
-    sizes = {values.shape[:2] for values in material.maps.values()}
+def _check_maps(maps: Mapping[MapKind, FloatArray]) -> None:
+    _check_size(maps)
+    for kind, values in maps.items():
+        _check_map(kind, values)
+
+
+def _check_size(maps: Mapping[MapKind, FloatArray]) -> None:
+    sizes = {values.shape[:2] for values in maps.values()}
     if len(sizes) > 1:
         raise ValueError(f"material: got maps of sizes {sorted(sizes)}, expected one size")
-    for kind, values in material.maps.items():
-        check.shape(values, "h w 3" if kind in (MapKind.BASE_COLOR, MapKind.NORMAL) else "h w 1", kind)
-        if values.dtype != np.float32:  # pixels already: all that their type can hold is allowed
-            continue
-        # A normal's length may round above 1 by a few ulps; the code has 255 steps.
-        low, high = (-1.00001, 1.00001) if kind is MapKind.NORMAL else (0.0, 1.0)
-        check.in_range(values, low, high, kind)
+
+
+def _check_map(kind: MapKind, values: FloatArray) -> None:
+    check.shape(values, "h w 3" if kind in (MapKind.BASE_COLOR, MapKind.NORMAL) else "h w 1", kind)
+    if values.dtype != np.float32:  # pixels already: all that their type can hold is allowed
+        return
+    # A normal's length may round above 1 by a few ulps; the code has 255 steps.
+    low, high = (-1.00001, 1.00001) if kind is MapKind.NORMAL else (0.0, 1.0)
+    check.in_range(values, low, high, kind)
 
 
 def _map_of(source: str) -> MapKind | None:

@@ -42,10 +42,12 @@ def files(events: Iterable[Event]) -> dict[tuple[int, str], str]:
 
 
 def whole_files(events: Iterable[Event]) -> dict[tuple[int, str], bytes]:
-    """(index, role) to every file itself, its hash checked."""
-    made = {(event.index, event.role): event for event in events if isinstance(event, Artifact)}
-    assert all(hashlib.sha256(event.data).hexdigest() == event.sha256 for event in made.values())
-    return {key: bytes(event.data) for key, event in made.items()}
+    """What ``files`` checks, and every file itself, its hash checked too."""
+    seen = list(events)
+    hashes = files(seen)
+    made = {(event.index, event.role): bytes(event.data) for event in seen if isinstance(event, Artifact)}
+    assert {key: hashlib.sha256(data).hexdigest() for key, data in made.items()} == hashes
+    return made
 
 
 def assert_same_files(given: Mapping[tuple[int, str], bytes], expected: Mapping[tuple[int, str], bytes]) -> None:

@@ -307,10 +307,18 @@ def test_maps_that_come_later_make_the_same_files_and_only_when_their_turn_is(pr
         assert packed.name == expected.name
 
 
-def test_a_map_that_comes_later_and_is_none_is_refused_when_it_comes():
+@pytest.mark.parametrize(
+    "values", [np.full((4, 4, 3), np.nan, np.float32), np.zeros((4, 4, 1), np.float32), np.zeros((4, 8, 3), np.float32)]
+)
+def test_a_map_that_comes_later_and_is_none_is_refused_when_it_comes(values):
     at_hand = Material({MapKind.BASE_COLOR: constant_material().maps[MapKind.BASE_COLOR]})
-    later = {MapKind.NORMAL: lambda: np.full((4, 4, 3), np.nan, np.float32)}
+    later = {MapKind.NORMAL: lambda: values}
     files = profiles.pack(at_hand, profiles.PROFILES["plain"], OutputSpec(name="X"), later=later)
     assert next(files).role == "base_color"
-    with pytest.raises(ValueError, match="normal"):
+    with pytest.raises(ValueError, match=r"normal|maps of sizes"):
         next(files)
+
+
+def test_a_material_of_no_maps_is_refused():
+    with pytest.raises(ValueError, match="no maps"):
+        profiles.pack(Material({}), profiles.PROFILES["plain"], OutputSpec(name="X"))
