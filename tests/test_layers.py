@@ -13,7 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for top in ("assetgen", "export") for path in (ROOT / top).rglob("*.py"))
 PROTOBUF = ("assetgen/server/", "assetgen/client.py", "assetgen/v1/", "assetgen/wire", "assetgen/status.py")
-GRAPHS = ("assetgen/policy.py", "assetgen/runtime/weave.py")
+GRAPHS = (
+    "assetgen/policy.py",
+    "assetgen/runtime/weave.py",
+    "assetgen/runtime/rows.py",
+    "assetgen/runtime/graph_facts.py",
+)
 # Where each package may be imported, as prefixes of paths.
 ALLOWED = {
     "grpc": ("assetgen/server/", "assetgen/client.py", "assetgen/v1/"),
