@@ -18,7 +18,8 @@ graph is shown its mirror image, which is cut off again. There are no random num
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -44,7 +45,7 @@ from assetgen.kinds.source import (
 )
 from assetgen.manifest import ClassSpec, Manifest, SizeSpec
 from assetgen.package import VerifiedPackage
-from assetgen.postprocess import decode, encode, files, pbr, pixelart, profiles, tiling, xmp
+from assetgen.postprocess import decode, encode, files, finishing, pixelart, profiles, tiling, xmp
 from assetgen.postprocess.xmp import DigitalSourceType
 from assetgen.types import Artifact, Encoding, FloatArray, MapKind, Material, OutputSpec, PixelFormat, Request
 
@@ -218,11 +219,9 @@ def finish(manifest: Manifest, plan: Plan, index: int, outputs: Mapping[str, Flo
     facts = {"model": manifest.id, "version": manifest.version, "seed": str(plan.seed), "index": str(index)}
     made_from = DigitalSourceType.COMPOSITE_WITH_TRAINED_ALGORITHMIC_MEDIA
     metadata = xmp.xmp_packet(facts, made_from) if output.encoding is Encoding.PNG else b""
-    maps, alpha = _maps(manifest, plan, outputs)
-    maps = {kind: _enlarged(values, plan.pixel_size) for kind, values in maps.items()}
-    alpha = _enlarged(alpha, plan.pixel_size)
+    material, later, alpha = _material(manifest, plan, outputs)
     profile = profiles.find_profile(output.profile)
-    packed_files = profiles.pack(Material(maps), profile, output, partial=True)
+    packed_files = profiles.pack(material, profile, output, partial=True, later=later)
     textures = (packed if plan.source.opaque else _with_alpha(packed, alpha) for packed in packed_files)
     width_px, height_px = (edge * plan.pixel_size for edge in plan.drawn_px)
     px, count = width_px * height_px, len(plan.needed)
@@ -249,10 +248,10 @@ def _with_alpha(packed: profiles.PackedTexture, alpha: FloatArray) -> profiles.P
     return replace(packed, pixels=pixels, pixel_format=PixelFormat.RGBA8)
 
 
-def _maps(
+def _material(
     manifest: Manifest, plan: Plan, outputs: Mapping[str, FloatArray]
-) -> tuple[dict[MapKind, FloatArray], FloatArray]:
-    """The maps the call needs, in the order of ``MapKind``, and alpha, as they are drawn."""
+) -> tuple[Material, dict[MapKind, Callable[[], FloatArray]], FloatArray]:
+    """The maps the call needs, what makes those that take long, and alpha."""
     width_px, height_px = plan.drawn_px
     (top, bottom), (left, right) = plan.margins_px
     shape = f"{top + height_px + bottom} {left + width_px + right}"
@@ -260,19 +259,27 @@ def _maps(
     for spec in manifest.outputs:
         arrays.shape(outputs[spec.name], f"1 {spec.channels} {shape}", spec.name)
         maps[MapKind(spec.map_kind)] = outputs[spec.name][0].transpose(1, 2, 0)
-    # Derived before the mirrored margin is cut off: that keeps one border from seeing the other.
-    if MapKind.NORMAL in plan.needed:
-        maps[MapKind.NORMAL] = pbr.normal_from_height(maps[MapKind.HEIGHT], plan.relief_px)
-    if MapKind.AMBIENT_OCCLUSION in plan.needed:
-        maps[MapKind.AMBIENT_OCCLUSION] = pbr.ambient_occlusion_from_height(maps[MapKind.HEIGHT], plan.relief_px)
-    maps = {kind: values[top : top + height_px, left : left + width_px] for kind, values in maps.items()}
-    if plan.roughness_shift and MapKind.ROUGHNESS in plan.needed:
-        maps[MapKind.ROUGHNESS] = np.clip(maps[MapKind.ROUGHNESS] + np.float32(plan.roughness_shift), 0, 1)
-    if not plan.metal and MapKind.METALLIC in plan.needed:
-        maps[MapKind.METALLIC] = np.zeros_like(maps[MapKind.METALLIC])
-    color, alpha = _colors(plan, maps.get(MapKind.BASE_COLOR))
-    maps[MapKind.BASE_COLOR] = color
-    return {kind: maps[kind] for kind in MapKind if kind in plan.needed}, alpha
+
+    def cut(values: FloatArray) -> FloatArray:
+        return values[top : top + height_px, left : left + width_px]
+
+    def enlarged(values: FloatArray) -> FloatArray:
+        return _enlarged(values, plan.pixel_size)
+
+    def derived(make: Callable[[], FloatArray]) -> FloatArray:
+        return enlarged(cut(make()))  # in this order: the mirrored margin keeps one border from seeing the other
+
+    color, alpha = _colors(plan, cut(maps[MapKind.BASE_COLOR]) if MapKind.BASE_COLOR in maps else None)
+    terms = finishing.Terms(plan.relief_px, roughness_shift=plan.roughness_shift, metal=plan.metal, wanted=plan.needed)
+    given = {kind: cut(values) for kind, values in finishing.given(maps, terms).items()}
+    if MapKind.BASE_COLOR in plan.needed:
+        given[MapKind.BASE_COLOR] = color
+    material = Material({kind: enlarged(given[kind]) for kind in MapKind if kind in given})
+    makers = finishing.derived(maps, terms)
+    later: dict[MapKind, Callable[[], FloatArray]] = {
+        kind: functools.partial(derived, make) for kind, make in makers.items()
+    }
+    return material, later, enlarged(alpha)
 
 
 def _colors(plan: Plan, made: FloatArray | None) -> tuple[FloatArray, FloatArray]:
