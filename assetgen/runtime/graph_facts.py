@@ -62,10 +62,11 @@ class Facts:
         node = self.makers.get(x)
         if node is None or node.op_type != "Slice" or node.input[0] != picture or len(node.input) < 4:
             return None
-        numbers = [np.atleast_1d(self.constants.get(name, [])).tolist() for name in node.input[1:]]
-        begin, end, axes, *steps = numbers
-        plain = len(begin) == len(end) == 1 and axes == [axis] and steps in ([], [[1]])
-        return (begin[0], end[0]) if plain else None
+        numbers = [self.constants.get(name, np.empty(0)) for name in node.input[1:]]
+        if any(each.shape != (1,) for each in numbers):
+            return None
+        begin, end, axes, *steps = (int(each[0]) for each in numbers)
+        return (begin, end) if axes == axis and steps in ([], [1]) else None
 
 
 def _shapes(model: ModelProto) -> dict[str, tuple[int | None, ...]]:

@@ -219,7 +219,7 @@ def _told(
             hint="resume from the last checkpoint with a larger r1_gamma or a smaller learning_rate",
         )
     if full and finite and (acted is None or acted.rewinds == progress.rewinds):
-        task.snapshot(run / f"sheet-{progress.pictures // 1000:06d}k.png")
+        task.snapshot(run / f"sheet-{progress.pictures:09d}.png")
         save(run / "checkpoint", task, acted or progress)
         if log.good:
             checkpoint.keep(run / "checkpoint", run / GOOD)

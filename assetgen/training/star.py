@@ -104,7 +104,7 @@ class StarTask:
         if recipe.compares_spread or self.ways:  # a few pictures tell little of a spread: all go to one look
             targets = targets[:1].expand_as(targets)
         made = self._generator_step(crops, labels, targets, progress.step, rng, sums)
-        reals, fakes = (seen(recipe, self._inner(pictures), rng) for pictures in (crops, made))
+        reals, fakes = (seen(recipe, self._inner(pictures)) for pictures in (crops, made))
         shown = Shown(reals, labels, fakes, targets)
         self.adversary.learn(shown, progress.step, progress.penalty_scale, rng, sums)
         move_average(self.average, self.generator, recipe, progress.pictures)
@@ -150,7 +150,7 @@ class StarTask:
         recipe = self.recipe
         self.discriminator.requires_grad_(False)
         made = self._paint(crops, targets, rng)
-        verdict = self.adversary.verdict(seen(recipe, self._inner(made), rng), targets, None, sums)
+        verdict = self.adversary.verdict(seen(recipe, self._inner(made)), targets, None, sums)
         loss = GENERATOR_SHARES.get(recipe.loss, 1.0) * verdict
         if recipe.cycle:
             cycle = F.l1_loss(self._inner(self._paint(made, labels, rng)), self._inner(crops))

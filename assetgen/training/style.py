@@ -164,7 +164,7 @@ class StyleTask:
         fakes = self._generator_step(crops, progress.step, rng, sums)
         for way, made in zip(self.ways, fakes, strict=True):
             reals, earlier = self._inner(crops[way.target]), way.pool.exchange(self._inner(made), rng)
-            shown = _shown(seen(recipe, reals, rng), seen(recipe, earlier, rng))
+            shown = _shown(seen(recipe, reals), seen(recipe, earlier))
             way.adversary.learn(shown, progress.step, progress.penalty_scale, rng, sums)
             move_average(way.average, way.generator, recipe, progress.pictures)
         return replace(progress, step=progress.step + 1, pictures=progress.pictures + recipe.batch)
@@ -251,7 +251,7 @@ class StyleTask:
         fakes = [self._paint(way, x, rng) for way, x in zip(self.ways, fed, strict=True)]
         loss = torch.zeros((), device=self.device)
         for way, x, made in zip(self.ways, fed, fakes, strict=True):
-            verdict = way.adversary.verdict(*_unlabelled(seen(self.recipe, self._inner(made), rng)), None, sums)
+            verdict = way.adversary.verdict(*_unlabelled(seen(self.recipe, self._inner(made))), None, sums)
             loss = loss + GENERATOR_SHARES.get(self.recipe.loss, 1.0) * verdict
             loss = loss + beside(self.recipe, self._inner(x), self._inner(made), self._more(way, step), rng, sums)
             if way.teacher is not None:

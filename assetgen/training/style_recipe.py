@@ -48,9 +48,9 @@ class StyleRecipe:
         colors: weight of ``style_terms.color_distance``, for domains with colours of their own: moss, snow, rust.
         structure, structure_aim: weight of what the correlation of slopes falls short of the aim.
         color, color_room, brightness_room: weight of what ``style_terms.color_excess`` finds beyond these rooms for
-            hues and for brightness, values in [-1, 1].
-        hues: the discriminator sees them. If not, it is shown the channels of each picture in a random order, so that
-            results may keep the hues of what they were made of, and it looks at brightness, contrast and grain.
+            hues, in the light that results have, and for brightness, values in [-1, 1].
+        hues: those of the target count. If not, the discriminator and ``patches`` see grey pictures (brightness,
+            contrast, grain), so that results may keep the hues of what they were made of; ``color`` has to hold them.
         pool: earlier fakes that the discriminator of ``cyclegan`` is shown half of the time.
         auxiliary: weight of telling the domain, for ``stargan``.
     """

@@ -14,8 +14,8 @@ PATCHES_PX = (7, 5, 5)
 STEPS_PX = (2, 1, 1)  # sorting is what takes the time, and neighbouring patches tell the same
 DIRECTIONS = 32
 COLOR_CELLS_PX = 4  # smaller ones tell of grain, which patches do
-HUE_CELL_PX = 2  # larger cells leave room for specks of colour
 BRIGHTNESS_CELL_PX = 8
+DARK = 0.1  # added to brightnesses above black before they are compared: what is black has no hue
 FAINT = 0.02  # deviation of patches that counts half: what is flatter, as snow, must not outweigh all else
 FLAT = 1e-6  # of squares: below it a picture counts as having no edges
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
@@ -72,29 +72,28 @@ def color_excess(before: Tensor, after: Tensor, color_room: float, brightness_ro
     """How far colours change beyond what is allowed, mean, pictures ``[n, 3, h, w]``.
 
     Args:
-        color_room: for the mean colour of cells of 2 px without its brightness.
+        color_room: for each pixel's distance from its own colour in the light that it has got.
         brightness_room: for the mean brightness of cells of 8 px.
     """
-    change = after - before
-    brightness = _grey(change)
-    hues = F.avg_pool2d(change - brightness[:, None], HUE_CELL_PX)
-    brightness = F.avg_pool2d(brightness, BRIGHTNESS_CELL_PX)
+    first, second = _grey(before)[:, None], _grey(after)[:, None]
+    hues = (after - second) - (before - first) * _lit(before - first, first, second.detach())
+    brightness = F.avg_pool2d(second - first, BRIGHTNESS_CELL_PX)
     return F.relu(hues.abs() - color_room).mean() + F.relu(brightness.abs() - brightness_room).mean()
 
 
-def channels_shuffled(pictures: Tensor, rng: torch.Generator) -> Tensor:
-    """Pictures ``[n, 3, h, w]``, the channels of each in an order of its own: contrast, brightness and grain stay.
+def _lit(color: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """How much of its distance from grey a colour has in another light: as that is more, or as there is room for.
 
-    Args:
-        rng: on the CPU.
+    If distances stayed as they are, dark joints of red bricks would be red, or have to be no colour at all: grain that
+    may not be had in brightness then comes as specks of hue.
     """
-    orders = torch.rand(len(pictures), pictures.shape[1], generator=rng).argsort(dim=1).to(pictures.device)
-    return pictures.gather(1, orders[:, :, None, None].expand_as(pictures))
+    room = (1 - second).clamp(min=0) / color.amax(dim=1, keepdim=True).clamp(min=FLAT)
+    return ((1 + second + DARK).clamp(min=0) / (1 + first + DARK)).minimum(room)
 
 
-def seen(recipe: StyleRecipe, pictures: Tensor, rng: torch.Generator) -> Tensor:
-    """What the discriminator is shown of pictures without their borders."""
-    return pictures if recipe.hues else channels_shuffled(pictures, rng)
+def seen(recipe: StyleRecipe, pictures: Tensor) -> Tensor:
+    """What of pictures without their borders is compared with the target's."""
+    return pictures if recipe.hues else _grey(pictures)[:, None].expand_as(pictures)
 
 
 def beside(
@@ -108,7 +107,7 @@ def beside(
     """
     total = after.new_zeros(())
     if recipe.patches and reals is not None:
-        distance = patch_distance(after, reals, rng)
+        distance = patch_distance(seen(recipe, after), seen(recipe, reals), rng)
         sums.add("patches", distance)
         total = total + recipe.patches * distance
     if recipe.colors and reals is not None:

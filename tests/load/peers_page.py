@@ -57,7 +57,7 @@ def tables(found: Figures) -> str:
         f"{raw['calls_per_s']} calls a second.{versions}{busy}\n"
     )
     alone = _table(
-        ["server", "p50 above raw", "quartiles", "p99 above raw's p99", "p50, p95, p99 in raw calls"],
+        ["server", "p50 above raw", "quartiles", "p99 above raw's p99", "90 in 100", "p50, p95, p99 in raw calls"],
         [[_title(name), *_alone(figures)] for name, figures in found["in_turn"].items() if name != "raw"],
     )
     together = _table(
@@ -86,7 +86,8 @@ def _title(name: str) -> str:
 
 def _alone(figures: Figures) -> list[str]:
     quartiles = f"{figures['above_p25_ms']:.1f} to {figures['above_p75_ms']:.1f}"
-    return [f"{figures['above_p50_ms']:.1f} ms", quartiles, f"{figures['above_p99_ms']:.1f} ms", _three(figures)]
+    drawn = f"{figures['above_p99_low_ms']:.1f} to {figures['above_p99_high_ms']:.1f}"
+    return [f"{figures['above_p50_ms']:.1f} ms", quartiles, f"{figures['above_p99_ms']:.1f} ms", drawn, _three(figures)]
 
 
 def _together(figures: Figures) -> list[str]:

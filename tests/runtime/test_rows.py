@@ -187,6 +187,18 @@ def test_a_picture_of_one_pixel_that_is_repeated_does_not_give_its_size():
     check(net.model(x, net.conv(net.wrap(small), 8)))
 
 
+@pytest.mark.parametrize("number", [-1, 2**63 - 1])
+@pytest.mark.parametrize("shape", [(1, 1), (), (2,), (0,)])
+def test_a_cut_that_onnx_runtime_refuses_is_left_for_it_to_refuse(shape, number):
+    """Packages are made by others: what does not look like a border must not end in an error of ours."""
+    net = Net()
+    model = net.model(net.conv(net.wrap(net.conv("x", 16, 1)), 8))
+    border = next(each for each in model.graph.initializer if numpy_helper.to_array(each).tolist() == [number])
+    border.CopyFrom(numpy_helper.from_array(np.full(shape, number, np.int64), border.name))
+    left = [node.op_type for node in onnx.load_from_string(woven(model.SerializeToString())).graph.node]
+    assert left.count("Concat") >= 1, "the border is not taken for one"
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

@@ -197,7 +197,8 @@ def test_statistics_are_json_lines(data, tmp_path):
 def test_the_recipe_and_a_sheet_are_left_in_the_run(data, tmp_path, what):
     steps(tmp_path, make_task(what, data), 1)
     assert json.loads((tmp_path / "recipe.json").read_text())["classes"] == ["brick", "metal"]
-    with Image.open(tmp_path / "sheet-000000k.png") as sheet:
+    (file,) = tmp_path.glob("sheet-*.png")
+    with Image.open(file) as sheet:
         sheet.load()
         assert np.asarray(sheet.convert("L")).std() > 5, "something is to be seen"
         if what == "texture":
@@ -205,7 +206,13 @@ def test_the_recipe_and_a_sheet_are_left_in_the_run(data, tmp_path, what):
         else:
             assert sheet.width == 7 * 192
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "checkpoint", "recipe.json", "report.html", "sheet-000000k.png", "stats.jsonl"]  # fmt: skip
+        "checkpoint", "recipe.json", "report.html", file.name, "stats.jsonl"]  # fmt: skip
+
+
+def test_sheets_of_a_young_run_are_all_kept(data, tmp_path):
+    steps(tmp_path, make_task("texture", data), 1)
+    steps(tmp_path, make_task("texture", data), 1, resume=True)
+    assert len(list(tmp_path.glob("sheet-*.png"))) == 2
 
 
 @pytest.mark.parametrize("what", TASKS)

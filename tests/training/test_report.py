@@ -58,12 +58,12 @@ def test_the_page_holds_charts_events_and_the_newest_sheet(tmp_path):
     for kimg in (1.0, 2.0, 3.0):
         _append(tmp_path / "stats.jsonl", {**WELL, "kimg": kimg, "loss_d": None if kimg == 2 else kimg})
     _append(tmp_path / "events.jsonl", {"kimg": 2, "signal": "x", "text": "<b> & co", "action": ""})
-    for name in ("sheet-000001k.png", "sheet-000003k.png"):
+    for name in ("sheet-000001000.png", "sheet-000003000.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     report.write_report(tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert "sheet-000003k.png" in page
-    assert "sheet-000001k.png" not in page
+    assert "sheet-000003000.png" in page
+    assert "sheet-000001000.png" not in page
     assert "&lt;b&gt; &amp; co" in page
     assert 'http-equiv="refresh"' in page
     assert "http" not in page.replace("http-equiv", ""), "nothing is fetched from anywhere"

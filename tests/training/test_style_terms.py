@@ -6,7 +6,6 @@ import torch
 from assetgen.training.style_terms import (
     FAINT,
     beside,
-    channels_shuffled,
     color_distance,
     color_excess,
     correlation,
@@ -84,26 +83,44 @@ def test_the_distance_of_colours_tells_two_colours_from_their_mean():
     assert float(color_distance(apart.flip(0), apart, rng())) == pytest.approx(0, abs=1e-6)
 
 
+def flat(*color):
+    """A picture of one colour, values in [0, 1]."""
+    return (2 * torch.tensor(color)[None, :, None, None] - 1).expand(1, 3, 32, 32).clone()
+
+
 def test_hues_and_brightness_have_rooms_of_their_own():
-    pictures = noise(4, 1)
-    darker = pictures - 0.5
-    assert float(color_excess(pictures, darker, 0.0, 0.5)) == pytest.approx(0, abs=1e-6)
-    assert float(color_excess(pictures, darker, 0.0, 0.2)) == pytest.approx(0.3, abs=1e-6)
-    redder = pictures + torch.tensor([1.0, 0.0, 0.0])[:, None, None]  # brighter by 0.299 as well
+    greys = noise(4, 1)[:, :1].expand(-1, 3, -1, -1)
+    darker = greys - 0.5
+    assert float(color_excess(greys, darker, 0.0, 0.5)) == pytest.approx(0, abs=1e-6)
+    assert float(color_excess(greys, darker, 0.0, 0.2)) == pytest.approx(0.3, abs=1e-6)
+    redder = greys + torch.tensor([1.0, 0.0, 0.0])[:, None, None]  # brighter by 0.299 as well
     hues = (0.701 - 0.1 + 0.299 - 0.1 + 0.299 - 0.1) / 3
-    assert float(color_excess(pictures, redder, 0.1, 0.3)) == pytest.approx(hues, abs=1e-5)
+    assert float(color_excess(greys, redder, 0.1, 0.3)) == pytest.approx(hues, abs=1e-5)
 
 
-def test_colours_are_those_of_cells_not_of_single_pixels():
+@pytest.mark.parametrize("light", [0.3, 0.6, 1.2])
+def test_a_colour_in_another_light_is_the_same(light):
+    brick = flat(0.7, 0.3, 0.2)
+    lit = flat(0.7 * light, 0.3 * light, 0.2 * light)
+    near = 0.05  # for what is added so that black has no hue
+    assert float(color_excess(brick, lit, near, 1.0)) == pytest.approx(0, abs=1e-6)
+    assert float(color_excess(brick, flat(0.7, 0.3, 0.2), 0.0, 0.0)) == pytest.approx(0, abs=1e-6)
+    grey = lit.mean(dim=1, keepdim=True).expand_as(lit)
+    assert float(color_excess(brick, grey, near, 1.0)) > 0.02, "grey is another colour in any light"
+
+
+def test_a_light_that_no_colour_can_have_is_nearer_to_white():
+    brick, white = flat(0.7, 0.3, 0.2), flat(1.0, 1.0, 1.0)
+    assert float(color_excess(brick, white, 0.0, 2.0)) == pytest.approx(0, abs=1e-5)
+
+
+def test_specks_of_colour_are_seen_where_their_mean_is_right():
     before, after = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
-    after[:, 0, ::2], after[:, 0, 1::2] = 1.0, -1.0
-    assert float(color_excess(before, after, 0.0, 0.0)) == pytest.approx(0, abs=1e-6)
-    after[:, 0, :8, :8] = 1.0  # a sixteenth of the picture
-    assert float(color_excess(before, after, 0.0, 0.0)) == pytest.approx((1.299 / 3 + 0.299) / 16, abs=1e-5)
+    after[:, 0, ::2, ::2], after[:, 0, 1::2, ::2] = 0.5, -0.5
+    assert float(color_excess(before, after, 0.0, 0.0)) == pytest.approx((0.701 + 2 * 0.299) * 0.5 / 3 / 2, abs=1e-5)
     checks = torch.ones(1, 3, 32, 32)  # of 4 px: dark and bright, as brick and mortar may become
     checks[:, :, (torch.arange(32) // 4) % 2 == 0] = -1.0
     assert float(color_excess(before, checks, 0.0, 0.0)) == pytest.approx(0, abs=1e-6)
-    assert float(color_excess(before, checks * torch.tensor([1.0, 0, 0])[:, None, None], 0.0, 0.0)) > 0.4
 
 
 def test_gradients_lead_to_the_reals():
@@ -126,16 +143,22 @@ def test_bounds_cost_nothing_until_they_are_passed():
     assert float(beside(recipe, before, red, None, rng(), Sums())) == pytest.approx(4 * hues, rel=0.01)
 
 
-def test_shuffled_channels_hide_hues_and_nothing_else():
-    pictures = noise(64, 1, edge=4)
-    shown = channels_shuffled(pictures, rng())
-    assert torch.equal(shown.sort(dim=1).values, pictures.sort(dim=1).values)
-    orders = {tuple((shown[n, :, None] == pictures[n]).flatten(2).all(dim=2).long().argmax(dim=1).tolist())
-              for n in range(64)}  # fmt: skip
-    assert len(orders) == 6
-    recipes = [style_recipe("cut", hues=hues) for hues in (True, False)]
-    assert torch.equal(seen(recipes[0], pictures, rng()), pictures)
-    assert torch.equal(seen(recipes[1], pictures, rng()), shown)
+def test_who_sees_no_hues_sees_brightness():
+    pictures = noise(4, 1)
+    assert torch.equal(seen(style_recipe("cut", hues=True), pictures), pictures)
+    shown = seen(style_recipe("cut", hues=False), pictures)
+    red, green, blue = pictures.unbind(dim=1)
+    for channel in shown.unbind(dim=1):
+        assert torch.allclose(channel, 0.299 * red + 0.587 * green + 0.114 * blue, atol=1e-6)
+
+
+def test_without_hues_patches_of_other_colours_are_no_further():
+    reals, pictures = noise(4, 1), noise(4, 2)
+    tints = seen(style_recipe("cut", hues=False), pictures) + torch.tensor([0.5, -0.2, -0.2])[:, None, None]
+    recipe = style_recipe("patches", hues=False, color=0.0, structure=0.0)
+    sums = Sums()
+    distances = [float(beside(recipe, pictures, each, reals, rng(), sums)) for each in (pictures, tints)]
+    assert distances[0] == pytest.approx(distances[1], rel=1e-4)
 
 
 def test_terms_that_are_off_are_not_computed():
