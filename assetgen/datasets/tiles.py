@@ -1,4 +1,4 @@
-"""Reading a training file back: pictures as arrays, filters, and crops; numpy and Pillow only.
+"""Reading a training file back: pictures as arrays, filters, and crops; imports archive, types; numpy and Pillow.
 
 Pictures of one scan may come at several resolutions. ``scan_px`` brings them to one texel density: an item whose full
 width shows one scan is resized so that the scan is that wide.
@@ -7,7 +7,6 @@ width shows one scan is resized so that the scan is that wide.
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from assetgen.datasets.archive import DAMAGED, opened, read_items, read_member
 from assetgen.errors import DataInvalid
 from assetgen.types import MapKind
 
 ByteArray = NDArray[np.uint8]
 
 GREY = (150, 150, 150)  # what pictures with alpha are shown and judged on
+MAX_EDGE_PX = 8192  # pack stores no larger ones
+MAX_PICTURE_BYTES = 1 << 30  # the largest not packed at all, 16 bits a channel, has half of it
+WHAT = "a training file"
+HINT = "make one with: assetgen data pack FOLDER -o data.zip"
 
 
 @dataclass(frozen=True)
@@ -50,20 +54,8 @@ def read_index(path: Path) -> dict[str, Any]:
     Raises:
         DataInvalid: not a training file, or damaged.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            index = json.loads(archive.read("index.json"))
-        if index["schema"] != 1:
-            raise DataInvalid(f"{path} has schema {index['schema']}; 1 is supported", hint="pack the folder again")
-    except FileNotFoundError as error:
-        raise DataInvalid(
-            f"{path} does not exist", hint="make it with: assetgen data pack FOLDER -o data.zip"
-        ) from error
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise DataInvalid(
-            f"{path} is not a training file: {error}", hint="make one with: assetgen data pack"
-        ) from error
-    return dict(index)
+    with opened(path, WHAT, HINT) as archive:
+        return read_items(archive, "index.json", 1, path, HINT)
 
 
 def load(
@@ -85,25 +77,20 @@ def load(
     Raises:
         DataInvalid: the file is damaged, a class has no items, or nothing is left.
     """
-    records = read_index(path)["items"]
-    known = {record["class"] for record in records}
-    for name in classes:
-        if name not in known:
-            raise DataInvalid(
-                f"class {name!r} is not in {path}",
-                hint=f"it holds {', '.join(sorted(known))}; --set 'classes=[]' takes all, whatever the recipe names",
-            )
-    items = []
-    with zipfile.ZipFile(path) as archive:
-        for record in records:
-            size = record["maps"]["base_color"]
-            if (
-                (classes and record["class"] not in classes)
-                or record["contrast"] < min_contrast
-                or min(size["width_px"], size["height_px"]) < min_edge_px
-            ):
-                continue
-            items.append(_item(archive, record, path, alpha))
+    with opened(path, WHAT, HINT) as archive:
+        records = read_items(archive, "index.json", 1, path, HINT)["items"]
+        known = {record["class"] for record in records}
+        for name in classes:
+            if name not in known:
+                hint = f"it holds {', '.join(sorted(known))}; --set 'classes=[]' takes all, whatever the recipe names"
+                raise DataInvalid(f"class {name!r} is not in {path}", hint=hint)
+        items = [
+            _item(archive, record, path, alpha)
+            for record in records
+            if (not classes or record["class"] in classes)
+            and record["contrast"] >= min_contrast
+            and min(record["maps"]["base_color"][edge] for edge in ("width_px", "height_px")) >= min_edge_px
+        ]
     if not items:
         raise DataInvalid(f"no item of {path} is left", hint="lower min_contrast or min_edge_px, or name other classes")
     return items
@@ -114,10 +101,14 @@ def _item(archive: zipfile.ZipFile, record: dict[str, Any], path: Path, alpha: b
     for name, entry in record["maps"].items():
         kind = MapKind(name)
         try:
-            with Image.open(io.BytesIO(archive.read(entry["file"])), formats=("PNG", "JPEG", "WEBP")) as picture:
+            data = read_member(archive, entry["file"], MAX_PICTURE_BYTES)
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+                if max(picture.size) > MAX_EDGE_PX:
+                    raise ValueError(f"{picture.size} px, at most {MAX_EDGE_PX} an edge are allowed")
                 maps[kind] = _premultiplied(picture) if alpha and kind is MapKind.BASE_COLOR else _pixels(picture, kind)
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise DataInvalid(f"{entry['file']} in {path} is damaged: {error}", hint="pack the folder again") from error
+        except DAMAGED as error:
+            message = f"{entry['file']} in {path} is damaged: {error!s:.200}"
+            raise DataInvalid(message, hint="pack the folder again") from error
     facts = record["facts"]
     return Item(
         id=record["id"],

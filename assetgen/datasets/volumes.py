@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assetgen.datasets.archive import opened, read_items, read_member
 from assetgen.datasets.ingest import Candidate, Refusal
 from assetgen.datasets.pack import Notify, PackReport, report_of, split_of, training_file, write_member
 from assetgen.datasets.render_models import models_in, read_mesh
@@ -112,24 +113,17 @@ def load_volumes(path: Path, classes: Sequence[str] = ()) -> list[VolumeItem]:
     Raises:
         DataInvalid: not such a file, damaged, or a class has no items.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            index = json.loads(archive.read(INDEX))
-            if index["schema"] != SCHEMA:
-                raise DataInvalid(f"{path} has schema {index['schema']}; {SCHEMA} is supported", hint=HINT)
-            known = {record["class"] for record in index["items"]}
-            if strange := [name for name in classes if name not in known]:
-                raise DataInvalid(
-                    f"class {', '.join(strange)} is not in {path}", hint=f"it holds {', '.join(sorted(known))}"
-                )
-            shape = (CHANNELS, *(int(index["edge"]),) * 3)
-            return [
-                _item(archive, record, shape) for record in index["items"] if not classes or record["class"] in classes
-            ]
-    except FileNotFoundError as error:
-        raise DataInvalid(f"{path} does not exist", hint=HINT) from error
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise DataInvalid(f"{path} is not a file of volumes, or damaged: {error}", hint=HINT) from error
+    with opened(path, "a file of volumes", HINT) as archive:
+        index = read_items(archive, INDEX, SCHEMA, path, HINT)
+        known = {record["class"] for record in index["items"]}
+        if strange := [name for name in classes if name not in known]:
+            raise DataInvalid(
+                f"class {', '.join(strange)} is not in {path}", hint=f"it holds {', '.join(sorted(known))}"
+            )
+        edge = int(index["edge"])
+        if not EDGES[0] <= edge <= EDGES[1]:
+            raise ValueError(f"edge {edge}, {EDGES[0]} to {EDGES[1]} are allowed")
+        return [_item(archive, record, edge) for record in index["items"] if not classes or record["class"] in classes]
 
 
 def _chosen(folder: Path, classes: Sequence[str], license: str) -> list[Candidate | Refusal]:
@@ -176,7 +170,8 @@ def _store(
     }
 
 
-def _item(archive: zipfile.ZipFile, record: Mapping[str, Any], shape: tuple[int, ...]) -> VolumeItem:
+def _item(archive: zipfile.ZipFile, record: Mapping[str, Any], edge: int) -> VolumeItem:
+    data = read_member(archive, record["file"], CHANNELS * edge**3)
     return VolumeItem(
         id=record["id"],
         class_name=record["class"],
@@ -184,5 +179,5 @@ def _item(archive: zipfile.ZipFile, record: Mapping[str, Any], shape: tuple[int,
         split=record["split"],
         license=record["license"],
         author=str(record["facts"].get("author", "")),
-        grid=np.frombuffer(archive.read(record["file"]), dtype=np.uint8).reshape(shape),
+        grid=np.frombuffer(data, dtype=np.uint8).reshape(CHANNELS, edge, edge, edge),
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import stat
 import subprocess
 import sys
 import zipfile
@@ -267,11 +268,43 @@ def test_a_package_replaced_while_it_is_served_is_noticed_at_the_next_read(packa
     assert verify_package(package).digest != served.digest
 
 
-def test_an_archive_is_not_a_package(package, tmp_path):
-    with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
-        archive.write(package / "manifest.json", "../../evil/manifest.json")
-    refused(tmp_path / "tiny.zip", "not a readable package folder")
-    assert not (tmp_path.parent.parent / "evil").exists()
+def archive_of(name: str, data: bytes, mode: int = 0o100644) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = mode << 16
+        archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+ARCHIVES = {
+    "a package": archive_of("manifest.json", b"{}"),
+    "a path upwards": archive_of("../../evil/manifest.json", b"{}"),
+    "an absolute path": archive_of("/abs/evil", b"evil"),
+    "a bomb": archive_of("manifest.json", bytes(20_000_000)),
+    "a link": archive_of("evil", b"/etc", stat.S_IFLNK | 0o777),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_is_not_a_package(tmp_path, name):
+    path = tmp_path / "models" / "tiny" / "tiny.zip"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(ARCHIVES[name])
+    before = sorted(tmp_path.rglob("*"))
+    refused(path, "not a readable package folder")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/abs").exists()
+
+
+@pytest.mark.parametrize("file", ["more.zip", "more.onnx", "more.png", "more.txt"])
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_in_a_package_is_never_unpacked(package, tmp_path, name, file):
+    list_file(package, file, ARCHIVES[name])
+    before = sorted(tmp_path.rglob("*"))
+    refused(package, f"'{file}' (has no place in a package|begins with|is not UTF-8)")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/abs").exists()
 
 
 def test_the_serving_side_reads_no_pickles():

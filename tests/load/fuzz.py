@@ -7,7 +7,6 @@ the number of an input give it again.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import multiprocessing
 import os
@@ -16,19 +15,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image
 
 from assetgen import wire, wire_jobs
 from assetgen.describe import JobInfo, JobState
-from assetgen.errors import AssetgenError, PolicyViolated, TransferDamaged
+from assetgen.errors import AssetgenError, ImageInvalid, PolicyViolated, TransferDamaged
 from assetgen.kinds import KINDS
 from assetgen.manifest import FileEntry, Manifest
 from assetgen.package import manifest_from_bytes, manifest_to_bytes
 from assetgen.policy import broken_rule
-from assetgen.postprocess.decode import decode_image
+from assetgen.postprocess.decode import decode_image, decode_picture, picture_size
 from assetgen.receive import Files
 from assetgen.runtime.weave import woven
 from assetgen.server.exchange import parsed
@@ -37,6 +38,7 @@ from assetgen.status import error_from_status, status_from_error
 from assetgen.store import bundled_models_folder, open_store
 from assetgen.types import Artifact, ColorSpace, Finished, PixelFormat, Request, Started
 from assetgen.v1 import generation_service_pb2, job_service_pb2
+from tests.helpers.picture_files import chunk, interlaced_png, saved, with_notes
 from tests.helpers.tiny_package import tiny_manifest, tiny_model
 
 SLOW_S = 2.0
@@ -162,13 +164,28 @@ class Apart:
 
 
 def picture_target(_: Manifest) -> Target:
-    """A picture in a request."""
-    seeds = []
-    for kind in ("PNG", "JPEG", "WEBP"):
-        file = io.BytesIO()
-        Image.effect_noise((24, 16), 60).convert("RGB").save(file, kind)
-        seeds.append(file.getvalue())
-    return seeds, lambda data: decode_image(data, 64)
+    """A picture in a request, and one that a match is asked for."""
+    noise = Image.effect_noise((24, 16), 60)
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    seeds = [saved(noise.convert("RGB"), kind, exif=turned) for kind in ("PNG", "JPEG", "WEBP")]
+    seeds += [
+        saved(noise.convert("P"), "PNG", transparency=0),
+        saved(noise.convert("RGB"), "JPEG", progressive=True),
+        saved(noise.convert("RGBA"), "WEBP"),
+        interlaced_png(np.asarray(noise.convert("RGB"))),
+        with_notes(saved(noise, "PNG"), chunk(b"gAMA", (100_000).to_bytes(4, "big"))),
+    ]
+
+    def work(data: bytes) -> object:
+        with suppress(ImageInvalid):  # it takes no transparent ones
+            decode_image(data, 64)
+        width_px, height_px = picture_size(data, 1, 64)
+        picture = decode_picture(data, 1, 64)
+        assert picture.color.shape == (height_px, width_px, 3)
+        return picture
+
+    return seeds, work
 
 
 def status_target(_: Manifest) -> Target:

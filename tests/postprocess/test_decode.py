@@ -2,26 +2,25 @@
 
 import io
 import struct
-import zlib
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from assetgen.errors import ImageInvalid
 from assetgen.postprocess.decode import decode_image, decode_picture, picture_size
 from assetgen.postprocess.encode import encode
 from assetgen.types import Encoding, PixelFormat
+from tests.helpers.picture_files import PNG_HEAD_BYTES, chunk, interlaced_png, png, saved, segment, with_notes
 
+ROOT = Path(__file__).resolve().parents[2]
 COLOURS = np.random.default_rng(4).integers(0, 256, (24, 16, 3)).astype(np.uint8)
-
-
-def saved(picture: Image.Image, file_format: str, **options) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, file_format, **options)
-    return file.getvalue()
 
 
 def test_lossless_pictures_decode_exactly():
@@ -56,17 +55,37 @@ def test_palettes_decode():
     assert np.array_equal(decode_image(saved(flags, "PNG"), 64) * 255, np.asarray(flags.convert("RGB")))
 
 
-def test_exif_orientation_is_applied():
+def oriented(number):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn a quarter clockwise to view
-    decoded = decode_image(saved(Image.fromarray(COLOURS), "PNG", exif=exif), 64)
-    assert np.array_equal(decoded * 255, np.rot90(COLOURS, -1))
+    exif[0x0112] = number
+    return exif
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize(
+    ("file_format", "options"), [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {"quality": 90})]
+)
+def test_pictures_are_turned_as_exif_says(number, file_format, options):
+    data = saved(Image.fromarray(COLOURS), file_format, exif=oriented(number), **options)
+    with Image.open(io.BytesIO(data)) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture)).astype(np.float32) / np.float32(255)
+    assert np.array_equal(decode_image(data, 24), expected)
+    assert np.array_equal(decode_picture(data, 1, 24).color, expected)
+    assert picture_size(data, 1, 24) == expected.shape[1::-1]
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_exif_behind_the_pixels_counts_as_well(number):
+    early = saved(Image.fromarray(COLOURS), "PNG", exif=oriented(number))
+    plain = saved(Image.fromarray(COLOURS), "PNG")
+    late = plain[:-12] + chunk(b"eXIf", oriented(number).tobytes().removeprefix(b"Exif\0\0")) + plain[-12:]
+    assert np.array_equal(decode_picture(late, 1, 24).color, decode_picture(early, 1, 24).color)
+    assert picture_size(late, 1, 24) == picture_size(early, 1, 24) == ((24, 16) if number >= 5 else (16, 24))
 
 
 def test_a_picture_that_is_too_large_is_refused_by_its_header():
     """The header alone announces 60000 x 60000 px; there are no pixels to decode."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    bomb = png(60000, 60000)[:PNG_HEAD_BYTES]
     with pytest.raises(ImageInvalid):
         decode_image(bomb, 4096)
     with pytest.raises(ImageInvalid, match=r"16 x 24 px is too large; at most 23 px") as error:
@@ -91,6 +110,14 @@ def test_transparent_animated_and_cmyk_pictures_are_refused():
             decode_image(saved(frames[0], file_format, save_all=True, append_images=frames[1:]), 64)
     with pytest.raises(ImageInvalid, match="CMYK"):
         decode_image(saved(Image.fromarray(COLOURS).convert("CMYK"), "JPEG"), 64)
+
+
+def test_photos_with_a_second_picture_for_light_or_depth_are_their_first():
+    photo = saved(Image.fromarray(COLOURS), "JPEG")
+    more = [Image.fromarray(COLOURS[::-1].copy())]
+    double = saved(Image.fromarray(COLOURS), "MPO", save_all=True, append_images=more)
+    assert len(double) > 1.9 * len(photo)
+    assert np.array_equal(decode_picture(double, 1, 24).color, decode_picture(photo, 1, 24).color)
 
 
 @given(st.binary(max_size=200))
@@ -158,21 +185,75 @@ def test_one_transparent_colour_of_a_palette_is_alpha():
     assert np.array_equal(picture.alpha == 0, np.asarray(flags) == 2)
 
 
-def test_sizes_come_from_the_header_as_pictures_are_viewed():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    for file_format in ("PNG", "JPEG", "WEBP"):
-        assert picture_size(saved(Image.fromarray(COLOURS), file_format), 1, 24) == (16, 24)
-        turned = saved(Image.fromarray(COLOURS), file_format, exif=exif)
-        assert picture_size(turned, 1, 24) == (24, 16)
-        assert decode_picture(turned, 1, 24).color.shape == (16, 24, 3)
+def test_sizes_come_from_the_header_alone():
+    """A size is asked for when a request comes in; pixels, here damaged, are decoded when it is its turn."""
+    data = saved(Image.fromarray(COLOURS), "PNG")
+    at = data.index(b"IDAT") + 8
+    damaged = data[:at] + b"\xff" * 40 + data[at + 40 :]
+    assert picture_size(damaged, 1, 24) == (16, 24)
+    with pytest.raises(ImageInvalid):
+        decode_picture(damaged, 1, 24)
+
+
+def test_interlaced_pictures_decode():
+    assert np.array_equal(decode_picture(interlaced_png(COLOURS), 1, 24).color * 255, COLOURS)
+
+
+def test_pictures_may_have_notes_of_any_size_and_many_notes_are_refused():
+    profile = np.random.default_rng(6).bytes(10_000_000)
+    picture = Image.fromarray(COLOURS)
+    sound = {kind: saved(picture, kind, icc_profile=profile) for kind in ("PNG", "JPEG", "WEBP")}
+    for data in sound.values():
+        assert len(data) > 10_000_000
+        assert decode_picture(data, 1, 24).color.shape == (24, 16, 3)
+        assert least_s(lambda data=data: decode_picture(data, 1, 24)) < 0.1
+    notes = {"PNG": chunk(b"tEXt", b"a\0b"), "JPEG": segment(0xFE, b"ab")}
+    for kind, note in notes.items():
+        data = with_notes(saved(picture, kind), note * 10**5)
+        assert least_s(lambda data=data: refused(data)) < 0.1
+
+
+def refused(data):
+    with pytest.raises(ImageInvalid, match="more than 10000 parts"):
+        decode_picture(data, 1, 24)
+
+
+def least_s(work):
+    """Of processor: what else runs does not count."""
+    spent_s = []
+    for _ in range(3):
+        begun_s = time.process_time()
+        work()
+        spent_s.append(time.process_time() - begun_s)
+    return min(spent_s)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux counts")
+def test_the_largest_picture_takes_little_more_memory_than_its_colours(tmp_path):
+    """Of a pixel 4 bytes unpacked and 12 of colours; the rest is Python, numpy and the file."""
+    edge_px = 4096
+    data = png(edge_px, edge_px, color_type=6, data=(b"\0" + b"\x80" * 4 * edge_px) * edge_px)
+    (tmp_path / "a.png").write_bytes(data)
+    (tmp_path / "linear.png").write_bytes(with_notes(data, chunk(b"gAMA", struct.pack(">I", 100_000))))
+    code = """
+import sys
+from pathlib import Path
+from assetgen.postprocess.decode import decode_picture
+for path in sys.argv[1:]:
+    picture = decode_picture(Path(path).read_bytes(), 1, 4096)
+    assert picture.color.shape == (4096, 4096, 3) and picture.alpha.shape == (4096, 4096)
+    del picture
+status = Path("/proc/self/status").read_text().splitlines()
+print(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")))
+"""
+    arguments = [sys.executable, "-c", code, tmp_path / "a.png", tmp_path / "linear.png"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) << 10 < 16 * edge_px**2 + (96 << 20)
 
 
 def test_a_png_that_says_it_is_linear_is_coded():
     linear = saved(Image.fromarray(COLOURS), "PNG")
-    gamma = b"gAMA" + struct.pack(">I", 100_000)
-    chunk = struct.pack(">I", 4) + gamma + struct.pack(">I", zlib.crc32(gamma))
-    linear = linear[:33] + chunk + linear[33:]  # behind the header
+    linear = with_notes(linear, chunk(b"gAMA", struct.pack(">I", 100_000)))
     values = COLOURS.astype(np.float64) / 255
     expected = np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
     assert np.abs(decode_picture(linear, 1, 24).color - expected).max() < 1e-5

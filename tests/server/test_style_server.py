@@ -2,7 +2,6 @@
 
 import io
 import threading
-import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from assetgen.client import Client
 from assetgen.errors import FieldInvalid, ImageInvalid
 from assetgen.launch import ServerProcess
 from assetgen.types import Artifact, Encoding, OutputSpec, Progress, Request
+from tests.helpers.picture_files import chunk, interlaced_png, png, with_notes
 from tests.helpers.style_package import photo, saved, style_manifest, write_style_package
 
 
@@ -70,14 +70,6 @@ def test_a_photo_becomes_a_whole_material(client):
     assert len(client.model("photo").maps) == 6
 
 
-def png(width_px, height_px, depth=8, color_type=2, data=b""):
-    def chunk(kind, content):
-        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
-
-    header = width_px.to_bytes(4, "big") + height_px.to_bytes(4, "big") + bytes([depth, color_type, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
-
-
 def animated():
     file = io.BytesIO()
     first, second = Image.fromarray(photo()), Image.fromarray(255 - photo())
@@ -96,7 +88,12 @@ HOSTILE = {
     "text": b"<svg/>",
     "lie": b"\x89PNG\r\n\x1a\n" + b"\0" * 1000,
     "bomb by its header": png(60000, 60000),
-    "bomb by its data": png(64, 64, data=b"\0" * (1 << 26)),
+    "bomb of 9500": png(9500, 9500),
+    "bomb of 13000": png(13000, 13000),
+    "bomb of 100000": png(100000, 100000),
+    "bomb of 13000, interlaced": png(13000, 13000, interlaced=True),
+    "no pixels": png(0, 0),
+    "no columns": png(0, 64),
     "cut off": saved(photo())[:900],
     "animated": animated(),
     "cmyk": cmyk(),
@@ -105,21 +102,42 @@ HOSTILE = {
     "too small": saved(photo(8)),
     "too large": saved(photo(300)),
     "another format": saved(photo(), "BMP"),
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nquit\n",
+    "psd": b"8BPS\0\1" + bytes(6) + (3).to_bytes(2, "big") + (64).to_bytes(4, "big") * 2 + b"\0\x08\0\3" + bytes(99),
+    "fits": b"".join(card.ljust(80) for card in (b"SIMPLE  = T", b"BITPIX  = 8", b"NAXIS   = 2", b"END")).ljust(2880),
+    "interlaced and cut off": interlaced_png(photo())[:900],
+}
+# Strange, but each pixel is there.
+SOUND = {
+    "bomb by its data": png(64, 64, data=b"\0" * (1 << 26)),  # more than pixels: what is too much is never unpacked
+    "interlaced": interlaced_png(photo()),
+    "an animation of no frames": with_notes(saved(photo()), chunk(b"acTL", bytes(8))),
+    "exif that is none": with_notes(saved(photo()), chunk(b"eXIf", b"II*\0\x08\0\0\0\xff\xff")),
 }
 
 
+def asked_of(data):
+    return Request("style", 1, parameters={"image": data}, output=OutputSpec(encoding=Encoding.RAW))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_pictures_get_an_error_and_the_server_goes_on(client, name):
-    request = Request("style", 1, parameters={"image": HOSTILE[name]}, output=OutputSpec(encoding=Encoding.RAW))
-    if name == "bomb by its data":  # more data than pixels: what is too much is never unpacked
-        assert np.frombuffer(made(client, request)["base_color"].data, np.uint8).size == 64 * 64 * 3
-    else:
-        with pytest.raises(ImageInvalid) as caught:
-            made(client, request)
-        assert caught.value.field == "parameters[image]"
-        assert caught.value.message.startswith("parameters[image]")
-        assert caught.value.hint
+def test_hostile_pictures_get_an_error_and_the_server_goes_on(server, client, name):
+    with pytest.raises(ImageInvalid) as caught:
+        made(client, asked_of(HOSTILE[name]))
+    assert caught.value.field == "parameters[image]"
+    assert caught.value.message.startswith("parameters[image]")
+    assert caught.value.hint
     assert made(client, asked())
+    assert "Warning" not in server.errors()
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_strange_pictures_that_are_sound_are_taken(server, client, name):
+    file = made(client, asked_of(SOUND[name]))["base_color"]
+    assert np.frombuffer(file.data, np.uint8).size == 64 * 64 * 3
+    if not name.startswith("bomb"):
+        assert file.sha256 == made(client, asked())["base_color"].sha256
+    assert "Warning" not in server.errors()
 
 
 @pytest.mark.parametrize(
