@@ -13,7 +13,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from assetgen.alarm import Alarm
@@ -31,6 +30,7 @@ from assetgen.errors import (
     QuotaExceeded,
 )
 from assetgen.service import Service
+from assetgen.threads import Pool
 from assetgen.types import Artifact, Event, Finished, Progress, Request, Started
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Jobs:
         self._changed = threading.Condition()
         self._submitting = threading.Lock()
         self._waits = 0
-        self._pool = ThreadPoolExecutor(service.limits.max_calls, thread_name_prefix="assetgen-job")
+        self._pool = Pool(service.limits.max_calls, "assetgen-job")
         self._alarm = Alarm(self._expire)
 
     @property

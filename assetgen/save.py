@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import errno
+import re
 import secrets
+import stat
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from assetgen.errors import OutputUnwritable, TransferDamaged
 from assetgen.manifest import is_file_name
 from assetgen.types import Artifact, Event
 
+# What lies beside a file while it is written; who was killed meanwhile leaves it.
+_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
+# Nobody still writes to it then: a file that another process writes is younger.
+STALE_S = 600.0
+
 
 def write_assets(events: Iterable[Event], folder: Path, notify: Callable[[Event], None] = lambda _: None) -> list[Path]:
     """Write every artifact of ``events`` into ``folder``, made if absent; existing files are replaced.
 
-    A file appears whole under its name or not at all, whatever interrupts.
+    A file appears whole under its name or not at all, whatever interrupts. What an earlier run of the same names left
+    behind when it was killed ten minutes ago or earlier is removed.
 
     Args:
         events: what a maker's ``generate`` gives.
@@ -30,9 +40,13 @@ def write_assets(events: Iterable[Event], folder: Path, notify: Callable[[Event]
         TransferDamaged: an artifact's name is not a plain file name.
     """
     paths: list[Path] = []
+    stale = _stale_partials(folder)
     for event in events:
         if isinstance(event, Artifact):
             paths.append(write_artifact(event, folder))
+            for partial in stale.pop(event.name, ()):
+                with suppress(OSError):
+                    partial.unlink()
         notify(event)
     return paths
 
@@ -53,6 +67,21 @@ def write_artifact(artifact: Artifact, folder: Path) -> Path:
     except OSError as error:
         raise _unwritable(path, error) from error
     return path
+
+
+def _stale_partials(folder: Path) -> dict[str, list[Path]]:
+    """What killed runs left behind, by the name that it should have got."""
+    found: dict[str, list[Path]] = {}
+    with suppress(OSError):  # there is no such folder yet
+        for path in folder.iterdir():
+            match = _PARTIAL.fullmatch(path.name)
+            if match is None:
+                continue
+            with suppress(OSError):
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > STALE_S:
+                    found.setdefault(match.group(1), []).append(path)
+    return found
 
 
 def _unwritable(path: Path, error: OSError) -> OutputUnwritable:

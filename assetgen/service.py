@@ -10,7 +10,6 @@ import math
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from assetgen.alarm import Alarm
@@ -18,8 +17,10 @@ from assetgen.callers import PLAIN_TERMS, Allowances, Caller, Terms
 from assetgen.calls import ASSETS_UNDER_WAY, Call, Order
 from assetgen.describe import ModelInfo
 from assetgen.errors import (
+    AssetgenError,
     DeadlineTooShort,
     Draining,
+    InternalError,
     ModelDigestMismatch,
     ModelNotFound,
     PackageInvalid,
@@ -32,6 +33,7 @@ from assetgen.kinds import KINDS, Plan
 from assetgen.kinds.plan import MAX_COUNT, shown
 from assetgen.package import VerifiedPackage
 from assetgen.store import is_bundled
+from assetgen.threads import Pool
 from assetgen.types import Event, Request
 from assetgen.worker import Worker
 
@@ -86,7 +88,7 @@ class Service:
         self._draining = False
         self._allowances = Allowances()
         self.replace(packages)
-        self._pool = ThreadPoolExecutor(ASSETS_UNDER_WAY * limits.max_calls, thread_name_prefix="assetgen-asset")
+        self._pool = Pool(ASSETS_UNDER_WAY * limits.max_calls, "assetgen-asset")
         self._alarm = Alarm(self.expire)
 
     @property
@@ -118,9 +120,12 @@ class Service:
         return self._infos[self._package(model_id).manifest.id]
 
     def preload(self) -> None:
-        """Open every model's session, so that no call has to wait for it."""
-        for package in self.packages.values():
-            self.worker.session(package)
+        """Open every model's session, so that no call has to wait for it.
+
+        Raises:
+            PackageInvalid: one fails, or does not give the same finite numbers every time.
+        """
+        self._open(self.packages)
 
     def replace(self, packages: Mapping[str, VerifiedPackage], preload: bool = False) -> None:
         """Serve these packages from now on; calls under way end on those they began with.
@@ -131,7 +136,7 @@ class Service:
             preload: open the new ones first.
 
         Raises:
-            PackageInvalid: one of them cannot be served; then nothing has changed.
+            PackageInvalid: one of them cannot be served, or opened; then nothing has changed.
             RuntimeMissing: one that was asked for needs an extra.
         """
         packages = dict(packages)
@@ -151,13 +156,15 @@ class Service:
                 del packages[package.manifest.id]
         infos = {model_id: _describe(package) for model_id, package in sorted(packages.items())}
         if preload:
-            for package in packages.values():
-                self.worker.session(package)
+            try:
+                self._open(packages)
+            except AssetgenError:  # those that were opened are not served
+                self._retire(packages, self.packages)
+                raise
         with self._lock:
             before = self.packages
             self._infos, self.packages = infos, dict(sorted(packages.items()))
-        for digest in {old.digest for old in before.values()} - {new.digest for new in packages.values()}:
-            self.worker.sessions.retire(digest)
+        self._retire(before, packages)
 
     def generate(
         self, request: Request, deadline_s: float | None = None, terms: Terms = PLAIN_TERMS
@@ -249,6 +256,24 @@ class Service:
             else:
                 call.give_up()
         return again_s
+
+    def _open(self, packages: Mapping[str, VerifiedPackage]) -> None:
+        """Open the sessions of all; a fault of one is told as what it is to who serves it: that it must go."""
+        for package in packages.values():
+            try:
+                self.worker.session(package)
+            except InternalError as error:
+                raise PackageInvalid(
+                    f"model {package.manifest.id!r} cannot be served: {error.message}",
+                    hint="; ".join(
+                        filter(None, [error.hint.rstrip("."), f"remove {package.folder}, or choose another device"])
+                    ),
+                ) from error
+
+    def _retire(self, packages: Mapping[str, VerifiedPackage], kept: Mapping[str, VerifiedPackage]) -> None:
+        """Close the sessions of those packages that are not among ``kept``, when nobody uses them any more."""
+        for digest in {gone.digest for gone in packages.values()} - {package.digest for package in kept.values()}:
+            self.worker.sessions.retire(digest)
 
     def _under_way(self) -> list[Call]:
         with self._lock:

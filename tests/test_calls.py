@@ -18,11 +18,13 @@ from assetgen.errors import (
     QuotaExceeded,
     Superseded,
 )
+from assetgen.kinds import texture
 from assetgen.local import LocalMaker
 from assetgen.service import Limits, Service
-from assetgen.types import Request
+from assetgen.types import Artifact, Request
 from assetgen.worker import LEAST_PX, UNDER_WAY, Worker
-from tests.helpers.serving import files, write_model
+from tests.helpers.altered_graphs import NOT_A_NUMBER, with_operations
+from tests.helpers.serving import assert_same_files, files, whole_files, write_model
 
 
 @pytest.fixture(autouse=True)
@@ -301,7 +303,7 @@ def test_quotas_of_a_caller_bind_no_other(make, package, pool):
 def test_replaced_packages_serve_new_calls_and_running_ones_end_on_the_old(make, package, tmp_path, pool):
     service = make()
     newer = write_model(tmp_path, channels=12)
-    old = files(collect(service, asked()))
+    old = whole_files(collect(service, asked(count=3)))
     gate = Gate(service.worker.session(package))
     running = pool.submit(ask, service, asked(seed=7, count=3))
     gate.wait()
@@ -309,13 +311,28 @@ def test_replaced_packages_serve_new_calls_and_running_ones_end_on_the_old(make,
     assert [model.id for model in service.models()] == ["more", "tiny"]
     assert service.worker.is_open(package)
     gate.open()
-    ended = files(running.result(60))
-    assert {key: made for key, made in ended.items() if key[0] == 0} == old
-    assert files(collect(service, asked())) != old
+    ended = whole_files(running.result(60))
+    assert {index for index, _ in ended} == {0, 1, 2}
+    assert_same_files(ended, old)
+    newly = whole_files(collect(service, asked(count=3)))
+    assert all(newly[index, "base_color"] != old[index, "base_color"] for index in range(3))
     wait_for(lambda: not service.worker.is_open(package))
     assert gate.log == [7, 7, 7]
     with pytest.raises(ModelDigestMismatch):
         collect(service, asked(model_digest=package.digest))
+
+
+def test_what_cannot_be_opened_replaces_nothing_and_nothing_new_stays_open(make, package, tmp_path):
+    service = make()
+    newer = write_model(tmp_path, channels=12)
+    spoilt = with_operations(write_model(tmp_path, "spoilt"), *NOT_A_NUMBER)
+    before = files(collect(service, asked()))
+    with pytest.raises(PackageInvalid, match=r"model 'spoilt' cannot be served: .*not finite") as caught:
+        service.replace({"tiny": newer, "spoilt": spoilt}, preload=True)
+    assert str(spoilt.folder) in caught.value.hint
+    assert [model.digest for model in service.models()] == [package.digest]
+    assert service.worker.sessions.digests == [package.digest]
+    assert files(collect(service, asked())) == before
 
 
 def test_what_cannot_be_served_replaces_nothing(make, package):
@@ -324,3 +341,89 @@ def test_what_cannot_be_served_replaces_nothing(make, package):
     with pytest.raises(PackageInvalid):
         service.replace({"tiny": strange})
     assert files(collect(service, asked()))
+
+
+@pytest.fixture
+def count_runs(make, package):
+    """A service, and a list that grows by one for each run of a graph."""
+    service = make()
+    session = service.worker.session(package)
+    run, runs = session.run, []
+    session.run = lambda inputs, **how: runs.append(1) or run(inputs, **how)
+    return service, runs
+
+
+def test_a_call_that_nobody_reads_on_is_two_assets_ahead_at_most(count_runs):
+    """However many it makes: what is made and not read stays in memory."""
+    service, runs = count_runs
+    request = asked(count=8)
+    events = service.generate(request)
+    seen = [next(events)]
+    while not isinstance(seen[-1], Artifact):
+        seen.append(next(events))
+    wait_for(lambda: len(runs) == 2)
+    time.sleep(0.5)  # forty times as long as the rest takes
+    assert len(runs) == 2
+    assert service.held_px == 2 * 32 * 32
+    made = files([*seen, *events])
+    assert len(runs) == 8
+    assert made == files(collect(service, request))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_deadline_of_a_millisecond_begins_no_run(count_runs, monkeypatch, known, count):
+    """Also where nothing is known of how long one takes: the time is up before the inputs are drawn."""
+    service, runs = count_runs
+    expected = files(collect(service, asked(count=count))) if known else None
+    runs.clear()
+    prepare = texture.prepare
+    with monkeypatch.context() as patched:
+        patched.setattr(texture, "prepare", lambda *given: time.sleep(0.1) or prepare(*given))
+        with pytest.raises(DeadlineTooShort):
+            collect(service, asked(count=count, width_px=256, height_px=256), 0.001)
+        assert service.wait_until_idle(60)
+        time.sleep(0.2)  # a thread may still draw
+    assert not runs
+    assert files(collect(service, asked(count=count))) == (expected or files(collect(service, asked(count=count))))
+
+
+def test_half_of_the_time_it_takes_is_refused_before_any_work(count_runs, monkeypatch, package):
+    service, runs = count_runs
+    request = asked(count=2, width_px=256, height_px=256)
+    collect(service, request)
+    runs.clear()
+    monkeypatch.setattr(texture, "prepare", lambda *_: pytest.fail("work was begun"))
+    takes_s = service.worker.seconds_per_px[package.digest] * 2 * 256 * 256
+    with pytest.raises(DeadlineTooShort, match=r"is too short; this takes .* or more here") as caught:
+        collect(service, request, takes_s / 2)
+    assert float(caught.value.metadata["estimate_s"]) == pytest.approx(takes_s, rel=0.01)
+    assert not runs
+    assert service.calls_under_way == 0
+
+
+@pytest.mark.parametrize("deadline_s", [None, 1e9])
+def test_no_deadline_and_one_above_the_cap_are_the_cap(make, package, pool, deadline_s):
+    service = make(call_cap_s=0.5)
+    gate = Gate(service.worker.session(package))
+    begun_s = time.monotonic()
+    answer = pool.submit(collect, service, asked(count=2), deadline_s)
+    gate.wait()
+    with pytest.raises(DeadlineTooShort, match=r"its deadline of 0\.5 s"):
+        answer.result(60)
+    assert time.monotonic() - begun_s >= 0.5
+    gate.open()
+
+
+def test_a_clock_that_is_set_back_by_an_hour_changes_no_deadline(make, package, pool, monkeypatch):
+    service = make()
+    gate = Gate(service.worker.session(package))
+    answer = pool.submit(collect, service, asked(count=2), 1.0)
+    gate.wait()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    with pytest.raises(DeadlineTooShort, match="its deadline of 1 s"):
+        answer.result(60)
+    gate.open()
+    assert service.wait_until_idle(60)
+    assert files(collect(service, asked(), 60.0))

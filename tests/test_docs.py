@@ -127,6 +127,15 @@ def test_marked_code_runs(tmp_path):
                 assert done.returncode == 0, f"{path.name}:\n{body}\n{done.stderr}"
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_tests_that_documents_name_exist(path):
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", path.read_text(encoding="utf-8")):
+        assert (ROOT / file).is_file(), file
+        assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+    for module in re.findall(r"python -m (tests\.[\w.]+)", path.read_text(encoding="utf-8")):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+
+
 def files() -> list[Path]:
     """Return the files that git would commit."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]

@@ -263,6 +263,18 @@ def test_jobs_are_forgotten_after_their_time(begin):
     assert jobs.held_bytes == 0
 
 
+def test_a_clock_that_is_set_back_by_an_hour_keeps_no_job_longer(begin, monkeypatch):
+    jobs, job_id = begin(keep_s=1.0), drawn()
+    jobs.submit(job_id, asked(), PLAIN_TERMS)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    assert jobs.get(job_id, "", 10**9, 60.0).expires_in_s <= 1.0
+    end_s = time.monotonic() + 20
+    while not forgotten(jobs, job_id):
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
 def test_closing_ends_what_is_under_way(service):
     jobs = Jobs(service)
     for _ in range(3):

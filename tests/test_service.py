@@ -1,8 +1,11 @@
 """The core without a network: real packages, the real worker, no stand-ins."""
 
+import sys
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -29,7 +32,7 @@ from tests.helpers.serving import assert_same_files, files, whole_files, write_m
 
 HOSTILE_IDS = [
     "..", "../x", "a/../b", "/etc", "a/b", "a\\b", "C:\\x", "con ", ".hidden", "", "a" * 64, "\uff21", "a\0", "tiny\n",
-    "%2e%2e", "a%00", "a.", "-a", "a-", "models/x", "a\u2013b", "~", "$(x)", "con", "nul", "TINY",
+    "%2e%2e", "a%00", "a.", "-a", "a-", "models/x", "a\u2013b", "~", "$(x)", "con", "nul", "TINY", "../etc", "model/..",
 ]  # fmt: skip
 
 
@@ -128,6 +131,53 @@ def test_unknown_models_are_not_found(make, model_id):
         collect(make(), asked(model_id=model_id))
     assert caught.value.field == "model_id"
     assert "tiny" in caught.value.hint
+
+
+_OPENED = []
+sys.addaudithook(lambda event, arguments: [each.append(arguments) for each in _OPENED] if event == "open" else None)
+
+
+@contextmanager
+def opened():
+    """Arguments of every opening of a file meanwhile."""
+    seen = []
+    _OPENED.append(seen)
+    try:
+        yield seen
+    finally:
+        _OPENED.remove(seen)
+
+
+def test_hostile_ids_open_no_file(make):
+    service = make()
+    with opened() as seen:
+        for model_id in HOSTILE_IDS:
+            with pytest.raises(ModelNotFound):
+                service.admit(asked(model_id=model_id))
+            with pytest.raises(ModelNotFound):
+                service.model(model_id)
+    assert seen == []
+
+
+@pytest.mark.parametrize("changes", [{"count": 2**32 - 1}, {"height_px": 2**32 - 1}, {"width_px": 3008, "count": 64}])
+def test_what_is_too_large_is_refused_before_memory_is_taken_for_it(make, changes):
+    service = make()
+    tracemalloc.start()
+    try:
+        with pytest.raises(FieldInvalid):
+            service.admit(asked(**changes))
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0 < most_bytes < 2**20
+
+
+@pytest.mark.parametrize("name", ["truncation", "blend", "relief", "roughness_shift"])
+def test_minus_zero_is_zero(make, name):
+    service = make()
+    classes = {"class": "clay", "blend_class": "steel"}
+    plain, minus = (collect(service, asked(parameters=classes | {name: value})) for value in (0.0, -0.0))
+    assert files(minus) == files(plain)
 
 
 def test_the_digest_pins_the_weights(make, package):

@@ -58,7 +58,7 @@ def test_an_absent_folder_is_refused(tmp_path):
         open_store([tmp_path / "nowhere"])
 
 
-@pytest.mark.parametrize("model_id", [*HOSTILE_IDS, "tiny2", "tiny/", "./tiny", "TINY"])
+@pytest.mark.parametrize("model_id", [*HOSTILE_IDS, "../etc", "model/..", "tiny2", "tiny/", "./tiny", "TINY"])
 def test_an_unknown_id_opens_no_file(tmp_path, model_id):
     write_tiny_package(tmp_path / "tiny")
     store = open_store([tmp_path])

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
-from assetgen import check
+from assetgen import check, strictjson
 from assetgen.errors import ConfigInvalid
 from assetgen.metrics.pictures import ByteArray, tensor_of
+from assetgen.metrics.tensor_files import load_tensors
 from assetgen.models.classifier import Classifier, ClassifierConfig
 from assetgen.types import FloatArray
 
@@ -73,7 +74,7 @@ def load_classifier(path: Path = SHIPPED) -> Instrument:
         ConfigInvalid: missing, altered, or not a classifier.
     """
     try:
-        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        facts = strictjson.loads(path.with_suffix(".json").read_bytes())
         if facts["format"] != FORMAT:
             raise ConfigInvalid(f"{path} has format {facts['format']}; {FORMAT} is supported", hint="train it again")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -84,7 +85,7 @@ def load_classifier(path: Path = SHIPPED) -> Instrument:
             )
         settings = {**facts["config"], "widths": tuple(facts["config"]["widths"])}
         network = Classifier(ClassifierConfig(**settings)).eval().requires_grad_(False)
-        tensors = {name: value.float() for name, value in load_file(path).items()}
+        tensors = {name: value.float() for name, value in load_tensors(path).items()}
         absent = network.load_state_dict(tensors, strict=False)
         if absent.unexpected_keys or any(not key.endswith("num_batches_tracked") for key in absent.missing_keys):
             raise ConfigInvalid(f"the tensors of {path} do not fit its configuration", hint="train it again")

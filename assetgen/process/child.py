@@ -88,6 +88,7 @@ class _Device:
         self._open_model = open_model
         self._sessions: dict[int, Session] = {}
         self._slabs: dict[int, NDArray[np.uint8]] = {}
+        self._unmapped: dict[int, int] = {}
         self._views: dict[tuple[int, bytes], dict[str, NDArray[Any]]] = {}
         self._layouts: dict[tuple[int, bytes], memory.Layout] = {}
         self._ties: dict[tuple[int, int, bytes, int], _Tie] = {}
@@ -188,7 +189,7 @@ class _Device:
         found = self._ties.get(key)
         if found is None:
             layout = self._layouts.get((question.model, question.text))
-            slab = self._slabs.get(question.outputs)
+            slab = self._slab(question.outputs)
             if layout is None or slab is None or slab.nbytes < layout.size_bytes or not isinstance(session, Binds):
                 return None
             if len(self._ties) >= VIEWS_KEPT:
@@ -201,7 +202,7 @@ class _Device:
         """Put the outputs where the parent reads them, or ask for room."""
         layout = memory.layout_of(outputs)
         self._learn(question)
-        slab = self._slabs.get(question.outputs)
+        slab = self._slab(question.outputs)
         if slab is None or slab.nbytes < layout.size_bytes:
             return Message(messages.TOO_SMALL, text=layout.text)
         memory.write(self._places(question.outputs, layout), outputs)
@@ -218,21 +219,35 @@ class _Device:
         if found is None:
             if len(self._views) >= VIEWS_KEPT:
                 self._views.clear()
-            found = self._views[key] = memory.views(self._slabs[slab], layout)
+            whole = self._slab(slab)
+            if whole is None:
+                raise LookupError(f"piece {slab} of the parent's memory was never given")
+            found = self._views[key] = memory.views(whole, layout)
         return found
 
     def _learn(self, question: Message) -> None:
-        """Map the memory that comes with a question, and let go of what the parent has dropped."""
+        """Take the memory that comes with a question, and let go of what the parent has dropped."""
         descriptors = iter(question.descriptors)
         for bit, number in ((1, question.inputs), (2, question.outputs)):
             if question.new & bit:
-                descriptor = next(descriptors)
-                self._slabs[number] = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)
-                os.close(descriptor)
+                self._unmapped[number] = next(descriptors)
         question.descriptors, question.new = [], 0
+        if (dropped := self._unmapped.pop(question.other, -1)) >= 0:
+            os.close(dropped)
         if self._slabs.pop(question.other, None) is not None:
             self._views.clear()
             self._ties.clear()
+
+    def _slab(self, number: int) -> NDArray[np.uint8] | None:
+        """A piece of the parent's memory, mapped at its first use; raises MemoryError until there is room for it."""
+        descriptor = self._unmapped.get(number, -1)
+        if descriptor >= 0:
+            try:
+                self._slabs[number] = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)
+            except OSError as error:  # the parent gives it once only: what is lost here is lost for good
+                raise MemoryError from error
+            os.close(self._unmapped.pop(number))
+        return self._slabs.get(number)
 
     def _resident_bytes(self) -> int:
         """What the process held at most ``LOOK_S`` ago; 0 where the system does not tell."""

@@ -149,8 +149,9 @@ class Handle:
             try:
                 answer = self._answer(lane, question, given, place)
                 if answer.kind == messages.TOO_SMALL:
+                    larger = self._slabs.take(_told(answer).size_bytes)  # if there is none, `place` is still ours
                     self._slabs.give_back(place)
-                    place = self._slabs.take(_told(answer).size_bytes)
+                    place = larger
                     answer = self._answer(lane, Message(messages.WRITE), None, place)
             except (AssetgenError, MemoryError):
                 self._slabs.give_back(place)

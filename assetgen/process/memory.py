@@ -6,6 +6,7 @@ nothing to clean up, for it is gone with the last of the two.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import json
@@ -41,11 +42,14 @@ class Slab:
     Attributes:
         number: how both sides call it.
         descriptor: what the other process opens it by; -1 once it has done so.
+
+    Raises:
+        MemoryError: there is no room for it.
     """
 
     def __init__(self, number: int, size_bytes: int, descriptor: int) -> None:
         self.number, self.size_bytes, self.descriptor = number, size_bytes, descriptor
-        self._map = mmap.mmap(descriptor, size_bytes)
+        self._map = _mapped(descriptor, size_bytes)
         self._views: dict[bytes, dict[str, NDArray[Any]]] = {}
 
     def __del__(self) -> None:
@@ -71,6 +75,15 @@ class Slab:
         write(places, arrays)
 
 
+def _mapped(descriptor: int, size_bytes: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(descriptor, size_bytes)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise MemoryError(f"no room for {size_bytes >> 20} MiB that two processes see") from error
+
+
 class Slabs:
     """The pieces that a parent shares with one child; usable from several threads."""
 
@@ -83,7 +96,7 @@ class Slabs:
         self._made = 0
 
     def take(self, size_bytes: int) -> Slab:
-        """A piece of at least so many bytes, which the caller has to give back."""
+        """A piece of at least so many bytes, which the caller has to give back; raises MemoryError."""
         with self._lock:
             self._sort_in()
             for slab in reversed(self._free):  # what was used last is nearest to the processor

@@ -393,8 +393,8 @@ class DeviceProcess:
                 continue
             try:
                 self._in_process(session, Run(session.package.digest), lambda _: None)
-            except AssetgenError as error:
-                log.warning("model %s is not open again: %s", session.package.manifest.id, error.message)
+            except (AssetgenError, MemoryError) as error:
+                log.warning("model %s is not open again: %s", session.package.manifest.id, str(error) or "no memory")
         if not handle.lost:
             log.info(
                 "process %d has opened %d models in %.2f s", handle.pid, len(handle.models), time.monotonic() - begun_s

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from assetgen.errors import Cancelled, InternalError
 from assetgen.postprocess import finishing
 from assetgen.runtime.finish import Finisher, owned
+from assetgen.runtime.shortage import shortage
 from assetgen.types import FloatArray
 
 SIZES_KEPT = 4
@@ -110,6 +111,11 @@ class BoundSession:
         """Run the graph once, after the runs that other threads began.
 
         A run that has begun on the GPU ends there; ``terminate`` then only throws its outputs away.
+
+        Raises:
+            Cancelled: ``terminate`` was called.
+            MemoryError: there is not enough of it, mostly on the GPU; a smaller run may fit.
+            InternalError: the graph failed.
         """
         if half:
             raise RuntimeError("run() by halves of a session that does not split")
@@ -122,7 +128,8 @@ class BoundSession:
         try:
             outputs = future.result()
         except ort_errors(self._ort) as error:
-            raise InternalError(f"{self.backend}: the graph failed: {first_line(error)}") from error
+            failed = InternalError(f"{self.backend}: the graph failed: {first_line(error)}")
+            raise shortage(self.backend, error) or failed from error
         finally:
             with self._lock:
                 self._calls.discard(call)
@@ -164,8 +171,12 @@ class BoundSession:
         terms = inputs.pop(finishing.NAME, None) if self._finisher is not None else None
         self._check(inputs)
         bound = self._at(inputs)
-        bound.fill(inputs)
-        self._session.run_with_iobinding(bound.binding, bound.options)
+        try:
+            bound.fill(inputs)
+            self._session.run_with_iobinding(bound.binding, bound.options)
+        except BaseException:
+            self._sizes.popitem()  # of a run that failed while it was captured, half a graph would be replayed
+            raise
         if self._finisher is not None and terms is not None:
             return self._finisher.run(bound.outputs, finishing.terms_from(terms))
         return {name: owned(value.numpy()) for name, value in bound.outputs.items()}

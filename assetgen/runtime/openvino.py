@@ -27,6 +27,7 @@ from assetgen.package import VerifiedPackage
 from assetgen.processor import instruction_family, usable_cores
 from assetgen.runtime.latent_part import cut_latent_part
 from assetgen.runtime.rounding import join_roundings
+from assetgen.runtime.shortage import shortage
 from assetgen.types import FloatArray
 
 # Device name to the precision of the arithmetic, as OpenVINO calls it; inputs and outputs are fp32 always.
@@ -117,9 +118,14 @@ class OpenVinoSession:
     def run(
         self, inputs: Mapping[str, FloatArray], *, half: bool = False, owner: object = None
     ) -> dict[str, FloatArray]:
-        """Run the graph once, on half of the threads if ``half``; raises Cancelled if ``terminate`` was called.
+        """Run the graph once, on half of the threads if ``half``.
 
         Runs on all threads come one after the other; what is computed by halves does not wait for anything.
+
+        Raises:
+            Cancelled: ``terminate`` was called.
+            MemoryError: there is not enough of it; a smaller run may fit.
+            InternalError: the graph failed.
         """
         return self._run(inputs, {}, half, owner)
 
@@ -230,10 +236,10 @@ class OpenVinoSession:
             raise Cancelled("the run was stopped on request")
         return outputs
 
-    def _fault(self, run: _Run, error: Exception) -> AssetgenError:
+    def _fault(self, run: _Run, error: Exception) -> AssetgenError | MemoryError:
         if run.stopped:
             return Cancelled("the run was stopped on request")
-        return InternalError(f"{self.backend}: the graph failed: {_reason(error)}")
+        return shortage(self.backend, error) or InternalError(f"{self.backend}: the graph failed: {_reason(error)}")
 
     def _check(self, inputs: Mapping[str, FloatArray]) -> None:
         """OpenVINO itself would convert other types, and keep the last value of an input that is not given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import logging
@@ -19,6 +20,7 @@ from assetgen.processor import instruction_family, usable_cores
 from assetgen.runtime.bound import BoundSession, first_line, ort_errors
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
 from assetgen.runtime.finish import open_finisher
+from assetgen.runtime.shortage import shortage
 from assetgen.runtime.weave import woven
 from assetgen.types import FloatArray
 
@@ -71,7 +73,13 @@ class OrtSession:
     def run(
         self, inputs: Mapping[str, FloatArray], *, half: bool = False, owner: object = None
     ) -> dict[str, FloatArray]:
-        """Run the graph once, on half of the threads if ``half``; raises Cancelled if ``terminate`` was called."""
+        """Run the graph once, on half of the threads if ``half``.
+
+        Raises:
+            Cancelled: ``terminate`` was called.
+            MemoryError: there is not enough of it; a smaller run may fit.
+            InternalError: the graph failed.
+        """
         feeds = dict(inputs)
         values = self._run(half, owner, lambda session, options: session.run(self._output_names, feeds, options))
         return dict(zip(self._output_names, values, strict=True))
@@ -96,13 +104,28 @@ class OrtSession:
         except ort_errors(self._ort) as error:
             if options.terminate:
                 raise Cancelled("the run was stopped on request") from error
-            raise InternalError(f"{self.backend}: the graph failed: {first_line(error)}") from error
+            lacking = shortage(self.backend, error)
+            if lacking is None:
+                raise InternalError(f"{self.backend}: the graph failed: {first_line(error)}") from error
+            self._give_back(session, call)
+            raise lacking from error
         finally:
             with self._lock:
                 del self._running[options]
         if options.terminate:  # it came too late to stop the last node
             raise Cancelled("the run was stopped on request")
         return values
+
+    def _give_back(self, session: Any, call: Callable[[Any, Any], Any]) -> None:
+        """Have ONNX Runtime let go of all that a run took before it failed, which others may lack meanwhile.
+
+        It does so at the end of a run only, also of one that ends before its first node.
+        """
+        options = self._ort.RunOptions()
+        options.terminate = True
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        with contextlib.suppress(*ort_errors(self._ort)):
+            call(session, options)
 
     def join(self) -> None:
         """Split no more."""

@@ -21,6 +21,7 @@ from assetgen.runtime.cache import Cache
 from assetgen.runtime.cuda import CudaDevice, cuda_devices
 from assetgen.runtime.cuda_driver import CudaDriver
 from assetgen.runtime.engines import Profile, Shape, TensorRt, engine_for, import_tensorrt, profiles_of
+from assetgen.runtime.shortage import shortage
 from assetgen.types import FloatArray
 
 SIZES_KEPT = 4
@@ -99,6 +100,11 @@ class TensorRtSession:
         """Run the graph once, after the runs that other threads began.
 
         A run that has begun on the GPU ends there; ``terminate`` then only throws its outputs away.
+
+        Raises:
+            Cancelled: ``terminate`` was called.
+            MemoryError: there is not enough of it, mostly on the GPU; a smaller run may fit.
+            InternalError: the driver or TensorRT refused.
         """
         if half:
             raise RuntimeError("run() by halves of a session that does not split")
@@ -113,6 +119,11 @@ class TensorRtSession:
             if call.stopped:
                 raise Cancelled("the run was stopped on request")
             return outputs
+        except InternalError as error:
+            lacking = shortage(self.backend, error)
+            if lacking is None:
+                raise
+            raise lacking from error
         finally:
             with self._lock:
                 self._calls.discard(call)
@@ -163,8 +174,10 @@ class TensorRtSession:
             self._driver.begin_capture(self._stream)
             try:
                 self._execute()
-            finally:
-                prepared.graph = self._driver.end_capture(self._stream)
+            except BaseException:  # half a graph, which must not be launched
+                self._driver.destroy_graph(self._driver.end_capture(self._stream))
+                raise
+            prepared.graph = self._driver.end_capture(self._stream)
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._stream):
@@ -221,7 +234,11 @@ class TensorRtSession:
 
     def _buffer(self, shape: Shape) -> _Buffer:
         host, host_address = self._driver.pinned(shape)
-        return _Buffer(self._driver.allocate(host.nbytes), host, host_address)
+        try:
+            return _Buffer(self._driver.allocate(host.nbytes), host, host_address)
+        except BaseException:
+            self._driver.unpin(host_address)
+            raise
 
     def _free(self, prepared: _Prepared) -> None:
         if prepared.graph:

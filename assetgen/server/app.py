@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from assetgen.server.blobs import Blobs
 from assetgen.server.exchange import GENERATION_SERVICE, JOB_SERVICE, MAX_REQUEST_BYTES, Front
 from assetgen.server.methods import METHODS
 from assetgen.server.metrics import Metrics
-from assetgen.server.servicer import handlers, token_guard
+from assetgen.server.servicer import MAX_AWAITED, handlers, message_guard, token_guard
 from assetgen.server.shared import SharedFiles
 from assetgen.server.tls import TlsFiles, is_loopback, server_credentials
 from assetgen.server.tokens import TokenTable
@@ -36,6 +35,7 @@ from assetgen.server.web import Web
 from assetgen.server.web_server import WebServer, import_uvicorn, listen
 from assetgen.service import Limits, Service
 from assetgen.store import bundled_models_folder, open_store
+from assetgen.threads import Pool
 from assetgen.worker import Worker
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A client whose machine or cable is gone says no word: it is asked when it was silent for half a minute.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # this one counts: gRPC 1.85 starts the other's timer never
+    ("grpc.http2.max_pings_without_data", 0),  # however long a graph runs before there is something to send
 )
 
 SPARE_THREADS = 16
@@ -198,7 +203,9 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
             log.info("metrics on http://127.0.0.1:%d/metrics", port)
         if listener is not None:
             web = Web(front, config.http_hosts, config.http_origins)
-            beside.callback(WebServer(web, listener, config.tls, 4 * service.limits.max_calls).close)
+            # Polls that hang take none of the connections that calls need.
+            connections = 4 * service.limits.max_calls + config.jobs.max_waits
+            beside.callback(WebServer(web, listener, config.tls, connections).close)
             log.info("HTTP on %s://%s:%d", "https" if config.tls else "http", config.host, front.http_port)
         if config.watch_s and config.folders:
             beside.callback(Watch(service, config.folders, config.watch_s, preload=config.preload).close)
@@ -218,10 +225,10 @@ def _shared_files(max_bytes: int | None) -> SharedFiles | None:
 
 def _grpc_server(front: Front, config: ServerConfig) -> tuple[grpc.Server, list[str], health.HealthServicer, str]:
     """The server, its services, what says how they are, and its address."""
-    # A thread for each call that may be under way, and some to refuse the others and to answer what is quick.
-    threads = front.service.limits.max_calls + SPARE_THREADS + config.jobs.max_waits
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="assetgen-call")
-    guards = [token_guard(front.tokens)] if front.tokens else []
+    # A thread for each call under way or still without its message, and some to refuse others and answer what is quick.
+    threads = front.service.limits.max_calls + SPARE_THREADS + config.jobs.max_waits + MAX_AWAITED
+    pool = Pool(threads, "assetgen-call")
+    guards = [message_guard(), *([token_guard(front.tokens)] if front.tokens else [])]
     server = grpc.server(pool, interceptors=guards, options=OPTIONS)
     server.add_generic_rpc_handlers(handlers(front))
     health_servicer = health.HealthServicer()
@@ -260,7 +267,7 @@ def _serve_until_stopped(
     service.drain()
     health_servicer.enter_graceful_shutdown()
     if not service.wait_until_idle(service.limits.drain_s):
-        log.warning("%d calls did not end within %.0f s", service.calls_under_way, service.limits.drain_s)
+        log.warning("%d calls did not end within %.3g s", service.calls_under_way, service.limits.drain_s)
         service.cancel_all()
     server.stop(grace=1.0).wait()  # for the last bytes, and for watchers of the health service
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import grpc
 from grpc_health.v1 import health
 from grpc_status import rpc_status
 
-from assetgen.errors import AssetgenError, TokenInvalid
+from assetgen.errors import AssetgenError, FieldInvalid, TokenInvalid
 from assetgen.server.exchange import Exchange, Front, answered, parsed, request_id_of
 from assetgen.server.methods import METHODS, Stream, Unary
 from assetgen.server.tokens import TokenTable
@@ -20,6 +21,8 @@ REQUEST_ID, AUTHORIZATION = "x-request-id", "authorization"
 _KNOWN = (REQUEST_ID, AUTHORIZATION, TRACE_PARENT)
 _CHECKED = tuple(f"/{service}/" for service in (*METHODS, health.SERVICE_NAME))
 _LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:")
+# Calls whose message is still to come. It comes with the headers or right behind them, a large one somewhat later.
+MAX_AWAITED = 96
 
 
 def handlers(front: Front) -> list[grpc.GenericRpcHandler]:
@@ -57,6 +60,54 @@ class _TokenGuard(grpc.ServerInterceptor):
 
             return grpc.stream_stream_rpc_method_handler(refuse)
         return continuation(handler_call_details)
+
+
+def message_guard() -> grpc.ServerInterceptor:
+    """Cuts off calls that begin and do not go on, whoever makes them.
+
+    gRPC gives a thread to every call that has begun. One client that never sends its messages would soon hold them all,
+    and no other would be answered: so only ``MAX_AWAITED`` may wait, and one more takes the place of the oldest.
+    """
+    return _MessageGuard()
+
+
+class _MessageGuard(grpc.ServerInterceptor):
+    def __init__(self) -> None:
+        self._awaited: dict[grpc.ServicerContext, None] = {}
+        self._lock = threading.Lock()
+
+    def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        handler = continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        if handler.response_streaming:
+            answer, as_handler = handler.unary_stream, grpc.stream_stream_rpc_method_handler
+        else:
+            answer, as_handler = handler.unary_unary, grpc.stream_unary_rpc_method_handler
+        return as_handler(self._patient(answer), handler.request_deserializer, handler.response_serializer)
+
+    def _patient(self, answer: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
+        def handle(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            message = self._first(messages, context)
+            if message is None:
+                _abort(context, FieldInvalid("the call has no message", hint="check the client"), request_id_of(None))
+            return answer(message, context)
+
+        return handle
+
+    def _first(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        with self._lock:
+            self._awaited[context] = None
+            oldest = next(iter(self._awaited)) if len(self._awaited) > MAX_AWAITED else None
+            if oldest is not None:
+                del self._awaited[oldest]
+        if oldest is not None:
+            oldest.cancel()
+        try:
+            return next(messages, None)
+        finally:
+            with self._lock:
+                self._awaited.pop(context, None)
 
 
 def _handler(front: Front, name: str, method: Unary | Stream) -> grpc.RpcMethodHandler[Any, Any]:

@@ -10,7 +10,6 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +28,7 @@ from assetgen.server.protocols import (
 )
 from assetgen.server.tls import is_loopback
 from assetgen.server.tracing import TRACE_PARENT
+from assetgen.threads import Pool
 from assetgen.v1 import generation_service_pb2
 
 Scope = Mapping[str, Any]
@@ -63,7 +63,7 @@ class Web:
         self._origins = origins
         self._bodies = Bodies()
         threads = front.service.limits.max_calls + SPARE_THREADS + (front.jobs.limits.max_waits if front.jobs else 0)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="assetgen-web")
+        self._pool = Pool(threads, "assetgen-web")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""

@@ -12,10 +12,12 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn, optim
 
+from assetgen import strictjson
 from assetgen.errors import CheckpointInvalid, OutputUnwritable
+from assetgen.metrics.tensor_files import load_tensors
 
 FORMAT = 1
 
@@ -116,12 +118,12 @@ def load(folder: Path) -> Checkpoint:
     """Read and verify a checkpoint folder.
 
     Raises:
-        CheckpointInvalid: missing, altered, or of another format.
+        CheckpointInvalid: missing, altered, of another format, or with values that are not finite.
     """
     if not folder.exists() and folder.with_name(folder.name + ".old").exists():
         folder = folder.with_name(folder.name + ".old")
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = strictjson.loads((folder / "state.json").read_bytes())
         if state["format"] != FORMAT:
             raise CheckpointInvalid(f"{folder} has format {state['format']}; {FORMAT} is supported")
         path = folder / "tensors.safetensors"
@@ -129,11 +131,11 @@ def load(folder: Path) -> Checkpoint:
             raise CheckpointInvalid(f"{path} was altered", hint="restore it from a backup, or resume another run")
         return Checkpoint(
             recipe=dict(state["recipe"]),
-            progress=Progress(**state["progress"]),
-            facts=state["facts"],
-            tensors=load_file(path),
+            progress=strictjson.build(Progress, state["progress"], "progress"),
+            facts=dict(state["facts"]),
+            tensors=load_tensors(path),
         )
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         raise CheckpointInvalid(
             f"{folder} is not a checkpoint: {error}", hint="give the run folder that assetgen train made"
         ) from error

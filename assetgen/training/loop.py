@@ -274,7 +274,12 @@ def players(
 def adapt_augmentation(
     progress: Progress, recipe: TextureRecipe | PictureRecipe | VolumeRecipe, signs: float
 ) -> Progress:
-    """Augment more while the discriminator is surer of reals than the target, less otherwise (Karras et al. 2020)."""
+    """Augment more while the discriminator is surer of reals than the target, less otherwise (Karras et al. 2020).
+
+    A step whose scores were no numbers says nothing, and leaves nothing in checkpoints that they cannot hold.
+    """
+    if not math.isfinite(signs):
+        return progress
     total, count = progress.sign_sum + signs, progress.sign_count + 1
     if count < ADAPT_STEPS:
         return replace(progress, sign_sum=total, sign_count=count)

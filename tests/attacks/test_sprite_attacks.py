@@ -1,14 +1,17 @@
 """Hostile packages of kind sprite: refused before use, or an error of one call; the server outlives both."""
 
 import json
+import re
 
+import grpc
 import numpy as np
 import onnx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import helper, numpy_helper
 
 from assetgen.client import Client
-from assetgen.errors import InternalError, PackageInvalid, PolicyViolated
+from assetgen.errors import AddressUnusable, InternalError, PackageInvalid, PolicyViolated
 from assetgen.launch import ServerProcess
 from assetgen.local import open_local
 from assetgen.manifest import ClassSpec, OutputMap, SizeSpec
@@ -106,15 +109,26 @@ POISONS = {
 }
 
 
-@pytest.mark.parametrize(("op_type", "constants"), POISONS.values(), ids=POISONS)
-def test_a_graph_that_makes_no_sprites_fails_its_own_calls_only(op_type, constants, tmp_path):
-    models = tmp_path / "models"
-    write_sprites(models, "sound")
+def write_poisoned(models, op_type, constants):
     package = write_sprites(models)
     graph = poisoned(op_type, *constants)
     onnx.checker.check_model(graph)
     (package.folder / "generator.onnx").write_bytes(graph.SerializeToString())
     write_manifest(package.folder, package.manifest)
+    return package.folder
+
+
+def health_of(server):
+    with grpc.insecure_channel(server.address) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+@pytest.mark.parametrize(("op_type", "constants"), POISONS.values(), ids=POISONS)
+def test_a_graph_that_makes_no_sprites_fails_its_own_calls_only(op_type, constants, tmp_path):
+    models = tmp_path / "models"
+    write_sprites(models, "sound")
+    write_poisoned(models, op_type, constants)
     with (
         ServerProcess(["--models", str(models), "--device", "cpu", "--threads", "1", "--lazy"]) as server,
         Client(server.address) as client,
@@ -123,7 +137,21 @@ def test_a_graph_that_makes_no_sprites_fails_its_own_calls_only(op_type, constan
             with pytest.raises(InternalError) as caught:
                 list(client.generate(Request("items", seed=1)))
             assert str(tmp_path) not in caught.value.message + caught.value.hint
+            assert health_of(server) == "SERVING"
         assert len(files(client.generate(Request("sound", seed=1)))) == 1
+
+
+@pytest.mark.parametrize("worker", ["process", "thread"])
+def test_a_server_that_opens_its_models_first_names_the_one_that_makes_no_numbers(tmp_path, worker):
+    write_sprites(tmp_path, "sound")
+    folder = write_poisoned(tmp_path, *POISONS["infinite"])
+    arguments = ["--models", str(tmp_path), "--device", "cpu", "--threads", "1", "--worker", worker]
+    with pytest.raises(AddressUnusable, match="status 2") as caught:
+        ServerProcess(arguments)
+    said = caught.value.message
+    assert re.search("error: model 'items' cannot be served: .* 'sprite' holds values that are not finite\n", said)
+    assert f"hint: remove {folder}, or choose another device" in said
+    assert "Traceback" not in said
 
 
 def test_the_largest_allowed_request_stays_small(tmp_path):

@@ -6,8 +6,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import psutil
 
 from assetgen.package import VerifiedPackage
 from assetgen.process import child
@@ -64,6 +67,18 @@ class FaultySession:
             while not _leaked:
                 time.sleep(0.01)
             time.sleep(SLOW_S)
+
+
+@contextmanager
+def little_memory(pid: int, spare_bytes: int) -> Iterator[None]:
+    """Let a process have no more than what it has and so much; real allocations fail then. Linux only."""
+    process = psutil.Process(pid)
+    before = process.rlimit(psutil.RLIMIT_AS)
+    process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms + spare_bytes, before[1]))
+    try:
+        yield
+    finally:
+        process.rlimit(psutil.RLIMIT_AS, before)
 
 
 def main(parent: int, level: int, control: int, lanes: Sequence[int]) -> None:

@@ -145,6 +145,14 @@ def test_zero_means_the_default_and_integers_pass_as_floats():
     assert plan.relief_px == 16.0
 
 
+@pytest.mark.parametrize(("first_index", "count"), [(2**32 - 1, 1), (2**32 - 1, 0), (2**32 - 64, 64)])
+def test_the_last_index_is_legal(first_index, count):
+    plan = texture.resolve(MANIFEST, request(first_index=first_index, count=count, width_px=1024, height_px=32))
+    assert (plan.first_index, plan.count, plan.width_px, plan.height_px) == (first_index, count or 1, 1024, 32)
+    last = texture.prepare(MANIFEST, plan, 2**32 - 1)
+    assert not np.array_equal(last["z"], texture.prepare(MANIFEST, plan, 2**32 - 2)["z"])
+
+
 def test_blending_moves_the_weights():
     blend = {"class": "clay", "blend_class": "steel", "blend": 0.25}
     plan = texture.resolve(MANIFEST, request(parameters=blend))

@@ -3,7 +3,8 @@
 Without an address it starts a server for itself, with the shipped models on the processor.
 
 Open loop means that calls come at moments drawn beforehand (Poisson), whether or not those before have ended: a server
-that slows down meets a queue, as it would in life.
+that slows down meets a queue, as it would in life. `--beside 2048` asks how small calls fare beside a large one, and
+`--idle 500` whether connections that do nothing cost anything.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 import selectors
 import statistics
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,14 @@ from tests.load.lean import Connection
 
 METHOD = "/assetgen.v1.GenerationService/Generate"
 CLOSED_DEADLINE_S = 60.0
+# One large call takes minutes on a slow processor.
+LARGE_DEADLINE_S = 600.0
+# Small calls beside the large one.
+BESIDE_CLIENTS = 50
+# Each with and without idle connections.
+IDLE_ROUNDS = 3
+# What a process has open beside connections.
+SPARE_DESCRIPTORS = 200
 
 
 @dataclass
@@ -41,6 +51,7 @@ class Outcome:
         own_cores: processor seconds of this process a second, which a server on the same machine lacks.
         good_s, refused_s: latencies of calls that succeeded, and of those that RESOURCE_EXHAUSTED or DEADLINE_EXCEEDED
             ended within a tenth of a second: refused at the door.
+        good_end_s: when those that succeeded had ended, by the monotonic clock.
     """
 
     seconds: float
@@ -48,6 +59,7 @@ class Outcome:
     own_cores: float = 0.0
     good_s: list[float] = field(default_factory=list)
     refused_s: list[float] = field(default_factory=list)
+    good_end_s: list[float] = field(default_factory=list)
 
     @property
     def goodput(self) -> float:
@@ -119,6 +131,7 @@ class Calls:
         self._outcome.codes[status] += 1
         if status == "OK":
             self._outcome.good_s.append(spent_s)
+            self._outcome.good_end_s.append(time.monotonic())
         elif status == "RESOURCE_EXHAUSTED" or spent_s < 0.1:
             self._outcome.refused_s.append(spent_s)
 
@@ -152,6 +165,150 @@ def open_loop(
     return outcome
 
 
+class LargeCall:
+    """One call on a thread of its own, begun after a while.
+
+    Attributes:
+        code: its status, once it has ended.
+        begun_s, end_s: by the monotonic clock.
+    """
+
+    def __init__(self, address: str, body: bytes, after_s: float) -> None:
+        self.code, self.begun_s, self.end_s = "", 0.0, 0.0
+        self._connection = Connection(address, METHOD, LARGE_DEADLINE_S)
+        self._thread = threading.Thread(target=self._run, args=(body, after_s))
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+        self._thread.join()
+
+    def _run(self, body: bytes, after_s: float) -> None:
+        time.sleep(after_s)
+        with self._connection as connection:
+            self.begun_s = time.monotonic()
+            connection.call(body)
+            try:
+                while not self.code:
+                    self.code = next((ended.status for ended in connection.ended()), "")
+            except ConnectionError as error:
+                self.code = str(error)
+            self.end_s = time.monotonic()
+
+
+def beside(
+    address: str, model: str, edge_px: int, large_px: int, seconds: float, clients: int = BESIDE_CLIENTS
+) -> dict[str, object]:
+    """Small calls in a closed loop alone, and again with one call of ``large_px`` begun in the middle.
+
+    The ratio is of small calls that met the large one, not of all in the loop, which would hide what they waited.
+    """
+    alone = closed_loop(address, model, edge_px, clients, seconds)
+    large = LargeCall(address, request(model, large_px), seconds / 2)
+    together = closed_loop(address, model, edge_px, clients, seconds)
+    large.join()
+    met_s = [
+        spent_s
+        for spent_s, end_s in zip(together.good_s, together.good_end_s, strict=True)
+        if end_s >= large.begun_s and end_s - spent_s <= large.end_s
+    ]
+    alone_ms, met_ms = _quantile_ms(alone.good_s, 0.99), _quantile_ms(met_s, 0.99)
+    return {
+        "clients": clients,
+        "alone": alone.summary(),
+        "beside": together.summary(),
+        "large_code": large.code,
+        "large_ms": round((large.end_s - large.begun_s) * 1e3, 2),
+        "small_that_met_it": len(met_s),
+        "p99_ms_alone": alone_ms,
+        "p99_ms_that_met_it": met_ms,
+        "p99_ratio": round(met_ms / alone_ms, 2) if alone_ms and met_ms else None,
+    }
+
+
+def allow_descriptors(count: int) -> None:
+    """Let this process, and those that it starts from now on, have so many connections open, where that is limited."""
+    if sys.platform == "win32":
+        return
+    import resource  # here, for Windows has none
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise OSError(
+            f"{count} connections need {wanted} descriptors; the most allowed here is {hard}: raise ulimit -Hn"
+        )
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Idle:
+    """Connections that the server has greeted, and that ask nothing; what it asks of them, a thread answers."""
+
+    def __init__(self, address: str, count: int) -> None:
+        self._count, self._hung_up, self._end = count, 0, threading.Event()
+        with ExitStack() as stack:
+            self._selector = stack.enter_context(selectors.DefaultSelector())
+            self.connections = [
+                stack.enter_context(Connection(address, METHOD, CLOSED_DEADLINE_S)) for _ in range(count)
+            ]
+            for connection in self.connections:
+                list(connection.ended())  # the server's settings, which it wants to have confirmed
+                self._selector.register(connection, selectors.EVENT_READ)
+            self._stack = stack.pop_all()
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    @property
+    def open(self) -> int:
+        """How many of them the server has not hung up."""
+        return self._count - self._hung_up
+
+    def close(self) -> None:
+        """Hang up all."""
+        self._end.set()
+        self._thread.join()
+        self._stack.close()
+
+    def _answer(self) -> None:
+        while not self._end.is_set():
+            for key, _ in self._selector.select(0.2):
+                connection: Any = key.fileobj
+                try:
+                    list(connection.ended())
+                except ConnectionError:
+                    self._selector.unregister(connection)
+                    self._hung_up += 1
+
+
+def beside_idle(
+    address: str, model: str, edge_px: int, count: int, rate: float, seconds: float, deadline_s: float
+) -> dict[str, object]:
+    """An open loop with and without ``count`` idle connections in turn; figures are medians of the rounds."""
+    found: dict[str, list[dict[str, Any]]] = {"without": [], "with": []}
+    left = count
+    for _ in range(IDLE_ROUNDS):
+        found["without"].append(open_loop(address, model, edge_px, rate, seconds, deadline_s).summary())
+        with closing(Idle(address, count)) as idle:
+            found["with"].append(open_loop(address, model, edge_px, rate, seconds, deadline_s).summary())
+            left = min(left, idle.open)
+    figures: dict[str, object] = {"connections": count, "open_at_the_end": left, "rounds": found}
+    for name in ("goodput_per_s", "good_p50_ms", "good_p99_ms"):
+        without, with_idle = (_median([each[name] for each in found[way]]) for way in ("without", "with"))
+        change = (with_idle / without - 1) * 100 if without and with_idle else None
+        figures[name] = {
+            "without": without,
+            "with": with_idle,
+            "change_percent": None if change is None else round(change, 1),
+        }
+    return figures
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
 @contextmanager
 def _under_load(
     address: str, count: int, deadline_s: float, seconds: float
@@ -174,10 +331,10 @@ def _quantile_ms(values: Sequence[float], share: float) -> float | None:
 
 def measure(
     address: str, model: str, edge_px: int, seconds: float, multiples: Sequence[float], deadline_s: float
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Capacity, then each multiple of it."""
     closed = closed_loop(address, model, edge_px, 16, seconds)
-    found: dict[str, object] = {"closed_16": closed.summary()}
+    found: dict[str, Any] = {"closed_16": closed.summary()}
     for multiple in multiples:
         outcome = open_loop(address, model, edge_px, multiple * closed.goodput, seconds, deadline_s)
         found[f"open_{multiple:g}x"] = outcome.summary()
@@ -191,14 +348,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="starter-materials")
     parser.add_argument("--size", type=int, default=512, help="of the maps in pixels; a refusal costs the same for all")
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--multiples", default="0.7,1,2,10")
+    parser.add_argument("--multiples", default="0.7,1,2,10", help="of the capacity; empty for none")
     parser.add_argument("--deadline", type=float, default=2.0)
+    parser.add_argument("--beside", type=int, default=0, metavar="PX", help="one call of that size beside small ones")
+    parser.add_argument("--idle", type=int, default=0, metavar="COUNT", help="connections that do nothing beside calls")
     options = parser.parse_args(argv)
-    multiples = [float(part) for part in options.multiples.split(",")]
+    multiples = [float(part) for part in options.multiples.split(",") if part]
+    allow_descriptors(options.idle)
     with ExitStack() as stack:
         own = ["--device", "cpu", "--log", "error"]
         address = options.address or stack.enter_context(ServerProcess(own)).address
-        found = measure(address, options.model, options.size, options.seconds, multiples, options.deadline)
+        plan = address, options.model, options.size
+        found = measure(*plan, options.seconds, multiples, options.deadline)
+        if options.beside:
+            found[f"beside_{options.beside}px"] = beside(*plan, options.beside, options.seconds)
+        if options.idle:
+            rate = found["closed_16"]["goodput_per_s"]
+            found[f"idle_{options.idle}"] = beside_idle(*plan, options.idle, rate, options.seconds, options.deadline)
     json.dump(found, sys.stdout, indent=2)
     print()
     return 0

@@ -1,4 +1,4 @@
-"""A TCP proxy with faults: latency, little bandwidth, a cut after so many bytes; standard library only."""
+"""A TCP proxy with faults: latency, little bandwidth, a cut after so many bytes, silence; standard library only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 
 READ_BYTES = 16 * 1024
@@ -13,19 +14,21 @@ READ_BYTES = 16 * 1024
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong on the way from the server to the client.
+    """What goes wrong on the way from the server to the client; a hole on both ways.
 
     Attributes:
         latency_s: each read waits so long.
         bytes_per_s: at most so many; 0 sets no limit.
         cut_after_bytes: then the connection ends; ``None`` never.
         reset: it ends by RST instead of FIN.
+        hole: nothing is relayed any more, and no end of a connection either: as if a cable had been pulled.
     """
 
     latency_s: float = 0.0
     bytes_per_s: float = 0.0
     cut_after_bytes: int | None = None
     reset: bool = False
+    hole: bool = False
 
 
 class Proxy:
@@ -74,19 +77,32 @@ class Proxy:
         except OSError:
             writer.close()
             return
+        up = asyncio.create_task(self._upstream(reader, up_writer))
         try:
-            up = asyncio.create_task(_relay(reader, up_writer))
-            await self._downstream(up_reader, writer)
-            up.cancel()
-            await asyncio.gather(up, return_exceptions=True)
+            with suppress(ConnectionError):  # the client left
+                await self._downstream(up_reader, writer)
         finally:
+            up.cancel()
             up_writer.transport.abort()
             writer.transport.abort()
+            await asyncio.gather(up, return_exceptions=True)
             self._tasks.discard(task)
+
+    async def _upstream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await self._read(reader):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        data = await reader.read(READ_BYTES)
+        if self.faults.hole:
+            await self._end.wait()
+        return data
 
     async def _downstream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sent = 0
-        while data := await reader.read(READ_BYTES):
+        while data := await self._read(reader):
             faults = self.faults
             if faults.latency_s:
                 await asyncio.sleep(faults.latency_s)
@@ -104,10 +120,3 @@ class Proxy:
             writer.write(data)
             await writer.drain()
             sent += len(data)
-
-
-async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(READ_BYTES):
-        writer.write(data)
-        await writer.drain()
-    writer.close()

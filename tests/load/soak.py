@@ -2,6 +2,7 @@
 
 Previews that supersede each other, requests, batches, refused requests, clients that leave, connections that are cut;
 beside it memory, descriptors and threads of the server, and whether one request still gives the bytes it gave at first.
+What grows beyond the limits ends it with status 1, as does an error that is not of ours.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import psutil
@@ -26,6 +28,9 @@ from tests.load.proxy import Faults, Proxy
 
 GOLDEN = {"seed": 424242, "width_px": 128, "height_px": 128}
 WARM_UP_SHARE = 1 / 6
+SLOPE_LIMIT_MIB = 1.0
+# Clients come and go, and files in shared memory with them: so many more in the second half are chance.
+DESCRIPTOR_SLACK, THREAD_SLACK = 32, 8
 
 
 def golden(client: Client, model: str) -> list[str]:
@@ -100,10 +105,21 @@ class Load:
         list(client.generate(self._ask(chance, [128], count=2)))
 
 
-def _held(process: psutil.Process) -> tuple[float, int, int]:
-    """Resident MiB, descriptors and threads."""
-    descriptors = process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
-    return process.memory_info().rss / 2**20, descriptors, process.num_threads()
+def family(server: psutil.Process) -> list[psutil.Process]:
+    """The server and what it has started, as it is now: the process of a device is replaced when it fails or grows."""
+    return [server, *server.children(recursive=True)]
+
+
+def held(processes: Sequence[psutil.Process]) -> tuple[float, int, int]:
+    """Resident MiB, descriptors and threads of all together; those that have ended meanwhile hold nothing."""
+    total = np.zeros(3)
+    for process in processes:
+        try:
+            descriptors = process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
+            total += process.memory_info().rss / 2**20, descriptors, process.num_threads()
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return float(total[0]), int(total[1]), int(total[2])
 
 
 def soak(minutes: float, model: str, models: str, threads: int) -> dict[str, object]:
@@ -114,28 +130,65 @@ def soak(minutes: float, model: str, models: str, threads: int) -> dict[str, obj
     with ServerProcess(options) as server, Client(server.address) as client:
         before = golden(client, model)
         server_itself = psutil.Process(server.process.pid)
-        processes = [server_itself, *server_itself.children(recursive=True)]  # that which runs models is one of its own
         with Proxy(server.address, Faults(cut_after_bytes=40_000, reset=True)) as proxy:
             load, begun_s = Load(server.address, proxy.address, model), time.monotonic()
             while (now_s := time.monotonic() - begun_s) < minutes * 60:
-                samples.append((now_s, *np.sum([_held(process) for process in processes], axis=0)))
+                samples.append((now_s, *held(family(server_itself))))
                 time.sleep(min(2.0, minutes * 6))
             load.stop()
         after, errors = golden(client, model), server.errors()
-    steady = np.array([sample for sample in samples if sample[0] >= WARM_UP_SHARE * minutes * 60])
-    slope = np.polyfit(steady[:, 0] / 600, steady[:, 1], 1)[0]
-    half = len(steady) // 2
     return {
         "minutes": minutes,
         "calls": dict(sorted(load.seen.items())),
         "strange": load.strange[:10],
         "golden_unchanged": before == after,
+        **growth(samples, minutes),
+        "server_errors": errors.splitlines()[:10],
+    }
+
+
+def growth(samples: Sequence[tuple[float, float, int, int]], minutes: float) -> dict[str, object]:
+    """Figures of samples (seconds, MiB, descriptors, threads) after the warm-up.
+
+    MiB first, last and most; their slope; of descriptors and threads the most in the first and in the second half.
+    """
+    steady = np.array([sample for sample in samples if sample[0] >= WARM_UP_SHARE * minutes * 60])
+    slope = np.polyfit(steady[:, 0] / 600, steady[:, 1], 1)[0]
+    half = len(steady) // 2
+    return {
         "resident_mib": [round(float(value), 1) for value in (steady[0, 1], steady[-1, 1], steady[:, 1].max())],
         "slope_mib_per_10_min": round(float(slope), 2),
         "descriptors": [int(steady[:half, 2].max()), int(steady[half:, 2].max())],
         "threads": [int(steady[:half, 3].max()), int(steady[half:, 3].max())],
-        "server_errors": errors.splitlines()[:10],
     }
+
+
+def faults(
+    found: Mapping[str, Any],
+    slope_limit_mib: float = SLOPE_LIMIT_MIB,
+    descriptor_slack: int = DESCRIPTOR_SLACK,
+    thread_slack: int = THREAD_SLACK,
+) -> list[str]:
+    """What of the figures must not be, in words; empty for a good run.
+
+    Args:
+        slope_limit_mib: that memory may grow by in ten minutes.
+        descriptor_slack, thread_slack: how many the second half may have beyond the first.
+    """
+    wrong = []
+    if not found["golden_unchanged"]:
+        wrong.append("one request gave other bytes at the end than at the beginning")
+    if found["strange"]:
+        wrong.append(f"errors that are not of ours: {found['strange'][0]}")
+    if found["server_errors"]:
+        wrong.append(f"the server wrote errors: {found['server_errors'][0]}")
+    if found["slope_mib_per_10_min"] > slope_limit_mib:
+        wrong.append(f"memory grew by {found['slope_mib_per_10_min']} MiB in 10 min; {slope_limit_mib:g} are allowed")
+    for name, slack in (("descriptors", descriptor_slack), ("threads", thread_slack)):
+        first, second = found[name]
+        if second > first + slack:
+            wrong.append(f"{name} grew from {first} to {second}; {slack} more are allowed")
+    return wrong
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,11 +198,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="starter-materials")
     parser.add_argument("--models", default="", help="folder (those of assetgen)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--slope-limit", type=float, default=SLOPE_LIMIT_MIB, help="MiB in 10 min (1)")
+    parser.add_argument("--descriptor-slack", type=int, default=DESCRIPTOR_SLACK, help="more that are chance (32)")
+    parser.add_argument("--thread-slack", type=int, default=THREAD_SLACK, help="more that are chance (8)")
     options = parser.parse_args(argv)
     found = soak(options.minutes, options.model, options.models, options.threads)
+    found["faults"] = faults(found, options.slope_limit, options.descriptor_slack, options.thread_slack)
     json.dump(found, sys.stdout, indent=2)
     print()
-    return 0 if found["golden_unchanged"] and not found["strange"] and not found["server_errors"] else 1
+    return 1 if found["faults"] else 0
 
 
 if __name__ == "__main__":

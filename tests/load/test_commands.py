@@ -6,7 +6,7 @@ import pytest
 
 from assetgen.launch import ServerProcess
 from tests.helpers.serving import write_model
-from tests.load import fuzz, generator, handover, soak
+from tests.load import fuzz, garbage, generator, handover, soak
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
@@ -54,6 +54,25 @@ def test_a_short_soak_ends_with_the_bytes_it_began_with(models):
     assert found["server_errors"] == []
     assert found["calls"]["request OK"] > 0
     assert found["calls"]["wrong FIELD_INVALID"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted on Linux")
+def test_a_server_under_garbage_serves_on_and_does_not_grow(models):
+    found = garbage.withstand(2.0, "tiny", str(models), half_open=150)
+    assert garbage.is_good(found), found
+    assert found["good_calls"] > 0
+    assert set(found["connections"]) == set(garbage.GARBAGE)
+    assert sum(found["connections"].values()) == 500 * found["good_calls"]
+    assert found["half_open"] == 150
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"calls_with_other_files": 1}, {"growth_mib": [3.0, 4.0, garbage.MOST_MIB]}, {"server_errors": ["what"]}]
+)
+def test_figures_of_a_server_that_does_not_stand_garbage_are_no_good_ones(wrong):
+    good = {"calls_with_other_files": 0, "growth_mib": [3.0, 4.0, 5.0], "server_errors": []}
+    assert garbage.is_good(good)
+    assert not garbage.is_good(good | wrong)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="files are handed over on Linux only")

@@ -1,5 +1,6 @@
 """The classifier's file and what it says."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from assetgen.errors import ConfigInvalid
 from assetgen.metrics.features import SHIPPED, examine, load_classifier, save_classifier
 from assetgen.models.classifier import Classifier, ClassifierConfig
+from tests.helpers.hostile_tensors import HOSTILE
 from tests.metrics.synthetic import blotches, waves
 
 FACTS = {"classes": ["waves", "blotches"], "crop_px": 64, "scan_px": 128}
@@ -45,6 +47,22 @@ def test_an_altered_file_is_refused(file):
     data[-1] ^= 1
     file.write_bytes(data)
     with pytest.raises(ConfigInvalid, match="was altered"):
+        load_classifier(file)
+
+
+@pytest.mark.parametrize(("data", "rule"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_tensors_are_refused_though_their_hash_is_right(file, data, rule):
+    file.write_bytes(data)
+    facts = json.loads(file.with_suffix(".json").read_text("utf-8"))
+    facts["tensors_sha256"] = hashlib.sha256(data).hexdigest()
+    file.with_suffix(".json").write_text(json.dumps(facts), "utf-8")
+    with pytest.raises(ConfigInvalid, match=rf"is not a classifier: .*{rule}"):
+        load_classifier(file)
+
+
+def test_facts_nested_without_end_are_refused(file):
+    file.with_suffix(".json").write_text("[" * 100_000 + "]" * 100_000, "utf-8")
+    with pytest.raises(ConfigInvalid, match="nested deeper than 16 levels"):
         load_classifier(file)
 
 

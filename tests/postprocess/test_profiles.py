@@ -159,6 +159,41 @@ def test_a_flat_normal_is_the_usual_blue():
         assert normal.pixels.reshape(-1, 3).tolist() == [[128, 128, 255]] * 4
 
 
+def written_normals(height, relief_px, convention):
+    """The pixels of the normal map's PNG, ``[H, W, 3]`` of whole numbers."""
+    material = Material({MapKind.NORMAL: pbr.normal_from_height(height, relief_px)})
+    (normal,) = pack(material, "plain", maps=(MapKind.NORMAL,), normal_convention=convention)
+    return read_back(normal).astype(np.int64)
+
+
+HEIGHTS = st.builds(
+    lambda rows, columns, seed, steps: np.random.default_rng(seed).integers(0, steps, (rows, columns, 1)) / (steps - 1),
+    *(st.integers(1, 16), st.integers(1, 16), st.integers(0, 2**32 - 1), st.sampled_from([2, 3, 256, 65536])),
+).map(lambda values: values.astype(np.float32))
+RELIEFS_PX = st.one_of(st.floats(0.0, 64.0, width=32), st.sampled_from([0.0, 1.0, 4096.0]))
+
+
+@given(HEIGHTS, RELIEFS_PX, st.sampled_from(NormalConvention))
+def test_written_normals_are_of_length_one_within_the_steps_of_8_bits(height, relief_px, convention):
+    codes = written_normals(height, relief_px, convention)
+    lengths = np.linalg.norm(codes / 127.5 - 1, axis=2)  # as engines read them
+    assert np.abs(lengths - 1).max() <= 1 / 127
+    assert codes[:, :, 2].min() >= 128  # none looks into the surface
+
+
+@given(HEIGHTS, RELIEFS_PX)
+def test_flipping_y_is_undone_by_flipping_it_again(height, relief_px):
+    """A surface upside down, in the other convention, has the same green from bottom to top."""
+    up, down = NormalConvention.Y_UP, NormalConvention.Y_DOWN
+    straight = written_normals(height, relief_px, up)
+    assert np.array_equal(written_normals(height[::-1], relief_px, down)[::-1], straight)
+    assert np.array_equal(written_normals(height[::-1][::-1], relief_px, up), straight)
+    flipped = written_normals(height, relief_px, down)
+    assert np.array_equal(flipped[:, :, [0, 2]], straight[:, :, [0, 2]])
+    # Codes of y and -y add up to 255, or to 256 where y is 0, whose code is 128 in both.
+    assert set(np.unique(flipped[:, :, 1] + straight[:, :, 1])) <= {255, 256}
+
+
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 99), st.tuples(st.integers(-9, 9), st.integers(-9, 9)))
 def test_packed_maps_follow_rolls_bit_for_bit(rows, columns, seed, shift):
     material = noise_material(rows, columns, seed)

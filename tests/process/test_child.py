@@ -53,6 +53,16 @@ def test_the_process_heeds_neither_ctrl_c_nor_sigterm(make, packages):
     assert process.pid == pid
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such score")
+def test_when_memory_is_short_the_system_ends_it_before_its_parent(make, packages):
+    process = make()
+    process.open(packages["a"])
+    mine, its = (int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (os.getpid(), process.pid))
+    if mine > 500:
+        pytest.skip("the tests themselves are to be ended first, and who is may not lower it")
+    assert its == 500
+
+
 @pytest.mark.parametrize("stopped", [False, True], ids=["runs", "stands still"])
 def test_it_ends_with_its_parent_however_that_ends(packages, stopped):
     code = (

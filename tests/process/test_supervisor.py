@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import threading
 import time
@@ -113,6 +114,34 @@ def test_what_was_open_is_open_again_before_anybody_asks(make, packages):
     sessions = [process.open(packages[name]) for name in ("a", "b")]
     os.kill(process.pid, signal.SIGKILL)
     until(lambda: process.ends and process._handle and process._handle.models == {one.number for one in sessions})
+
+
+@pytest.mark.parametrize(
+    ("in_place", "rule"), [(False, "the digest is"), (True, r"generator\.onnx: has .* the manifest says")]
+)
+def test_what_became_other_bytes_meanwhile_is_not_opened_again_and_others_are(
+    make, packages, tmp_path, caplog, in_place, rule
+):
+    process = make()
+    changed = write_model(tmp_path, "changed")
+    session, other = process.open(changed), process.open(packages["a"])
+    wanted, pid = other.run(inputs_of(packages["a"])), process.pid
+    newer = write_model(tmp_path / "aside", "changed", channels=12)
+    if in_place:
+        shutil.copy(newer.folder / "generator.onnx", changed.folder)
+    else:
+        shutil.rmtree(changed.folder)
+        newer.folder.rename(changed.folder)
+    assert session.run(inputs_of(changed)), "what runs does not need its files"
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: process.ends)
+    for _ in range(2):
+        with pytest.raises(PackageInvalid, match=rule):
+            session.run(inputs_of(changed))
+    assert same(other.run(inputs_of(packages["a"])), wanted)
+    until(lambda: "model changed is not open again" in caplog.text)
+    assert process.ends == {"crash": 1}
+    assert process._handle.models == {other.number}
 
 
 def test_a_crash_inside_a_run_is_told_and_survived(make, packages, caplog):

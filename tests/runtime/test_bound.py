@@ -207,6 +207,30 @@ def test_a_run_that_fails_says_so_and_is_not_done_elsewhere(session, watched):
         session.run(tiny_feeds())
 
 
+@pytest.mark.parametrize("at", [0, 1], ids=["the first run", "the run that is captured"])
+def test_a_run_that_does_not_fit_is_no_fault_and_leaves_no_half_captured_graph(session, watched, plain, at):
+    """ONNX Runtime ends a capture even when the run fails, and would replay what there is of it."""
+    small, large = tiny_feeds(), tiny_feeds(cells=(6, 6))
+    session.run(small)
+    watched.graphs.clear()
+    run, full = watched.session.run_with_iobinding, RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=h")
+
+    def fail(binding, options):
+        if len(watched.graphs) > at:
+            raise full
+        run(binding, options)
+
+    watched.session.run_with_iobinding = fail
+    with pytest.raises(MemoryError, match="bound/cpu/fp32/x: not enough memory: out of memory"):
+        session.run(large)
+    watched.session.run_with_iobinding = run
+    assert watched.graphs == [-1, 2][: at + 1]
+    for feeds in (small, large, large):
+        assert equal(session.run(feeds), plain.run(feeds))
+    new = 2 + at  # for a number under which a capture began means what was captured
+    assert watched.graphs == [*[-1, 2][: at + 1], 1, -1, new, new]
+
+
 def test_a_closed_session_does_not_run(session):
     session.run(tiny_feeds())
     session.close()

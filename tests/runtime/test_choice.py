@@ -1,6 +1,9 @@
 """What ``auto`` takes: the fastest runtime that holds the tolerance, found out once, and told."""
 
+import errno
 import logging
+import os
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -151,6 +154,34 @@ def test_a_cache_that_others_can_write_is_told_and_costs_a_measurement_each_time
     assert world["measured"] == 2
     assert any("can be written by others" in line for line in caplog.messages)
     assert list(shared.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_cache_that_ends_to_be_writable_while_the_choice_is_made_costs_that_measurement_only(
+    package, world, monkeypatch, caplog, number
+):
+    """It was read before, and its disk is full, or it was mounted anew for reading, when the finding is to be kept."""
+    world["gains"] = [2.0, 2.0]
+    make = tempfile.mkstemp
+
+    def fail(**_):
+        raise OSError(number, os.strerror(number))
+
+    def ratio(*_):
+        monkeypatch.setattr(tempfile, "mkstemp", fail)
+        return measured()
+
+    measured = choice.ratio_of_times
+    monkeypatch.setattr(choice, "ratio_of_times", ratio)
+    with caplog.at_level(logging.WARNING):
+        assert open_session(package).backend.startswith("openvino-1/cpu/bf16")
+    (warning,) = (line for line in caplog.messages if "is not kept" in line)
+    assert os.strerror(number) in warning
+    monkeypatch.setattr(tempfile, "mkstemp", make)
+    monkeypatch.setattr(choice, "ratio_of_times", measured)
+    for _ in range(2):
+        assert open_session(package).backend.startswith("openvino-1/cpu/bf16")
+    assert world["measured"] == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"device": "cpu"}', b'{"device": 1, "what": 2}', b"\xff"])

@@ -123,9 +123,9 @@ def test_polls_that_hang_stop_nobody(server, client):
     asked = job_service_pb2.GetJobRequest(job_id=job.id, after_revision=10**9, wait_ms=30_000).SerializeToString()
     with grpc.insecure_channel(server.address) as channel:
         get = channel.unary_unary(f"{SERVICE}/GetJob")
-        polls = [get.future(asked) for _ in range(300)]
+        polls = [get.future(asked) for _ in range(500)]
         deadline_s = time.monotonic() + 30
-        while sum(poll.done() for poll in polls) < 236:  # beyond 64 they are answered at once
+        while sum(poll.done() for poll in polls) < 436:  # beyond 64 they are answered at once
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
         assert len(files(client.generate(SMALL))) == 6

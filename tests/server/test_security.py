@@ -10,6 +10,8 @@ import ssl
 import subprocess
 import sys
 import urllib.request
+import uuid
+from datetime import UTC, datetime
 
 import grpc
 import pytest
@@ -19,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
+from assetgen import job_client
 from assetgen.client import Access, Client
 from assetgen.errors import AddressUnusable, ConfigInvalid, QuotaExceeded, TokenInvalid, WorkerLost
 from assetgen.launch import ServerProcess
@@ -48,8 +51,13 @@ class Papers:
         for name, authority in (("ca", self.ca), ("client_ca", self.client_ca), ("stranger", self.stranger)):
             authority.cert_pem.write_to_path(folder / f"{name}.pem")
         self.renew(self.ca)
-        for name, authority in (("client", self.client_ca), ("foreign", self.stranger)):
-            paper = authority.issue_cert("client.test")
+        expired = {"not_before": datetime(2001, 1, 1, tzinfo=UTC), "not_after": datetime(2002, 1, 1, tzinfo=UTC)}
+        for name, authority, dates in (
+            ("client", self.client_ca, {}),
+            ("foreign", self.stranger, {}),
+            ("expired", self.client_ca, expired),
+        ):
+            paper = authority.issue_cert("client.test", **dates)
             paper.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
             paper.private_key_pem.write_to_path(folder / f"{name}.key")
         self.tokens = folder / "tokens.toml"
@@ -103,7 +111,15 @@ def test_who_has_the_token_and_trusts_the_certificate_is_served(server, papers):
 @pytest.mark.parametrize("token", ["", "x" * 30, TOKEN[:-1], TOKEN + "x"])
 def test_no_call_is_answered_without_a_token_that_is_known(server, papers, token):
     with reach(server, papers, token) as client:
-        for call in (client.models, client.server_info, lambda: list(client.generate(SMALL))):
+        for call in (
+            client.models,
+            client.server_info,
+            lambda: list(client.generate(SMALL)),
+            lambda: job_client.submit(client, SMALL),
+            lambda: job_client.get(client, str(uuid.uuid4())),
+            lambda: job_client.cancel(client, str(uuid.uuid4())),
+            lambda: list(job_client.events(client, str(uuid.uuid4()))),
+        ):
             with pytest.raises(TokenInvalid):
                 call()
 
@@ -203,8 +219,11 @@ def test_the_http_port_speaks_tls_and_wants_a_token(server, papers):
         connection.close()
         return found
 
-    assert ask("POST", path, body)[0] == 401
-    assert ask("POST", path, body, "x" * 30)[0] == 401
+    jobs = [f"/assetgen.v1.JobService/{method}" for method in ("SubmitJob", "GetJob", "CancelJob")]
+    for called in (path, *jobs):
+        assert ask("POST", called, body)[0] == 401
+        assert ask("POST", called, body, "x" * 30)[0] == 401
+    assert b"JOB_NOT_FOUND" in ask("POST", jobs[1], body, TOKEN)[1]
     status, answer = ask("POST", path, body, TOKEN)
     assert status == 200
     preview = json.loads(answer)["models"][0]["previewBlob"]
@@ -227,7 +246,7 @@ def test_the_command_line_is_let_in_too(server, papers, tmp_path):
 def test_client_certificates_and_renewal(models, papers, tmp_path):
     """One server with mutual TLS; then its certificate comes from another authority, without a restart."""
     with start(models, papers, "--tls-client-ca", str(papers["client_ca.pem"])) as server:
-        for name in (None, "foreign"):
+        for name in (None, "foreign", "expired"):
             own = {} if name is None else {"cert": papers[f"{name}.pem"], "key": papers[f"{name}.key"]}
             with reach(server, papers, **own) as client, pytest.raises(WorkerLost):
                 client.models()
@@ -252,7 +271,8 @@ def test_the_http_port_follows_its_certificates_too(models, papers):
 
     def ask(port, ca, name):
         trust = ssl.create_default_context(cafile=papers[ca])
-        trust.load_cert_chain(papers[f"{name}.pem"], papers[f"{name}.key"])
+        if name:
+            trust.load_cert_chain(papers[f"{name}.pem"], papers[f"{name}.key"])
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=trust)
         try:
             connection.request(
@@ -268,7 +288,8 @@ def test_the_http_port_follows_its_certificates_too(models, papers):
         own = {"cert": papers["client.pem"], "key": papers["client.key"]}
         with reach(server, papers, **own) as client:
             port = client.server_info().http_port
-        assert (ask(port, "ca.pem", "client"), ask(port, "ca.pem", "foreign")) == (401, None)
+        assert ask(port, "ca.pem", "client") == 401
+        assert [ask(port, "ca.pem", name) for name in (None, "foreign", "expired")] == [None] * 3
         try:
             papers.renew(papers.stranger)
             assert (ask(port, "ca.pem", "client"), ask(port, "stranger.pem", "client")) == (None, 401)

@@ -348,10 +348,14 @@ def test_another_server_in_the_same_place_is_found_by_the_same_client(server):
         assert any(isinstance(artifact.data, memoryview) for artifact in made(client))
 
 
-def test_the_delivery_of_a_stranger_is_refused():
+def test_the_delivery_of_a_stranger_is_refused(shared):
     from assetgen.server.delivery import Deliverer
 
     with pytest.raises(FieldInvalid, match="no shared memory"):
         Deliverer(3, None, None, local=True)
+    with pytest.raises(FieldInvalid, match="this client is on another machine") as caught:
+        Deliverer(3, None, shared, local=False)
+    assert (caught.value.field, bool(caught.value.hint)) == ("delivery", True)
+    Deliverer(3, None, shared, local=True)
     with pytest.raises(FieldInvalid, match="unknown"):
         Deliverer(99, None, None, local=True)

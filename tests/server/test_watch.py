@@ -1,5 +1,6 @@
 """A real server whose folder of models changes: new calls meet what is there, and what is wrong changes nothing."""
 
+import re
 import shutil
 import time
 
@@ -9,6 +10,7 @@ from assetgen.client import Client
 from assetgen.launch import ServerProcess
 from assetgen.server.watch import state_of
 from assetgen.types import Artifact, Finished, Request, Started
+from tests.helpers.altered_graphs import NOT_A_NUMBER, with_operations
 from tests.helpers.serving import files, write_model
 
 SMALL = Request("tiny", seed=7, width_px=32, height_px=32)
@@ -56,6 +58,31 @@ def test_packages_come_go_and_change_without_a_restart(tmp_path):
         shutil.rmtree(more.folder)
         (models / "tiny" / "extra.txt").unlink()
         until(digests, {"tiny": second.digest})
+        assert "Traceback" not in server.errors()
+
+
+def test_a_package_that_cannot_be_served_leaves_the_others_as_they_are(tmp_path):
+    """One breaks the policy, one makes no numbers; then comes one that is sound."""
+    models = tmp_path / "models"
+    tiny = write_model(models)
+    arguments = ["--models", str(models), "--device", "cpu", "--threads", "1", "--watch-s", "0.05"]
+    with ServerProcess(arguments) as server, Client(server.address) as client:
+        before = files(client.generate(SMALL))
+        aside = tmp_path / "aside"
+        strange = with_operations(write_model(aside, "strange"), "Twist", domain="com.example")
+        nameless = with_operations(write_model(aside, "nameless"), *NOT_A_NUMBER)
+        for package, rule in (
+            (strange, "operator domain 'com.example', allowed is ONNX's own"),
+            (nameless, "model 'nameless' cannot be served: .* 'base_color' holds values that are not finite"),
+        ):
+            moved = package.folder.rename(models / package.manifest.id)
+            until(lambda rule=rule: bool(re.search(f"{rule}.*; the models served before stay", server.errors())), True)
+            assert {model.id: model.digest for model in client.models()} == {"tiny": tiny.digest}
+            assert files(client.generate(SMALL)) == before
+            shutil.rmtree(moved)
+        write_model(aside, "sound").folder.rename(models / "sound")
+        until(lambda: [model.id for model in client.models()], ["sound", "tiny"])
+        assert files(client.generate(Request("sound", seed=7, width_px=32, height_px=32)))
         assert "Traceback" not in server.errors()
 
 

@@ -1,6 +1,8 @@
 """Checkpoints on disk: whole or refused, and one is always there."""
 
+import hashlib
 import json
+import math
 import shutil
 
 import pytest
@@ -11,7 +13,9 @@ from torch import nn
 from assetgen.errors import CheckpointInvalid, OutputUnwritable
 from assetgen.training import checkpoint
 from assetgen.training.checkpoint import Progress
-from assetgen.training.loop import adam
+from assetgen.training.loop import adam, adapt_augmentation
+from tests.helpers.hostile_tensors import HOSTILE
+from tests.helpers.tiny_runs import TEXTURE
 
 
 def network(seed=0):
@@ -85,6 +89,16 @@ def test_an_altered_tensor_is_found(saved):
         checkpoint.load(saved)
 
 
+@pytest.mark.parametrize(("data", "rule"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_tensors_are_refused_though_their_hash_is_right(saved, data, rule):
+    (saved / "tensors.safetensors").write_bytes(data)
+    state = json.loads((saved / "state.json").read_text())
+    state["tensors_sha256"] = hashlib.sha256(data).hexdigest()
+    (saved / "state.json").write_text(json.dumps(state))
+    with pytest.raises(CheckpointInvalid, match=rf"is not a checkpoint: .*{rule}"):
+        checkpoint.load(saved)
+
+
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
 def test_a_missing_file_is_found(saved, name):
     (saved / name).unlink()
@@ -106,11 +120,46 @@ def test_a_strange_state_is_refused(saved, text):
         checkpoint.load(saved)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000])
+def test_a_state_nested_without_end_is_refused(saved, text):
+    (saved / "state.json").write_text(text)
+    with pytest.raises(CheckpointInvalid, match="nested deeper than 16 levels"):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("progress", '{"step": "many"}', "progress.step: got 'many'"),
+        ("progress", '{"elapsed_s": NaN}', "NaN is not JSON"),
+        ("progress", '{"elapsed_s": 1e999}', "1e999 is not finite"),
+        ("facts", '"none"', "is not a checkpoint"),
+        ("recipe", "7", "is not a checkpoint"),
+        ("format", '1, "format": 1', "duplicate key 'format'"),
+    ],
+)
+def test_a_state_that_is_not_what_it_should_be_is_refused(saved, key, value, rule):
+    state = json.loads((saved / "state.json").read_text())
+    text = json.dumps({**state, key: "HERE"}).replace('"HERE"', value)
+    (saved / "state.json").write_text(text)
+    with pytest.raises(CheckpointInvalid, match=rule):
+        checkpoint.load(saved)
+
+
 def test_unknown_progress_is_refused(saved):
     state = json.loads((saved / "state.json").read_text())
     (saved / "state.json").write_text(json.dumps({**state, "progress": {"leaps": 3}}))
     with pytest.raises(CheckpointInvalid, match="is not a checkpoint"):
         checkpoint.load(saved)
+
+
+def test_a_step_without_scores_leaves_a_state_that_can_be_read(tmp_path):
+    progress = Progress(3, 12, sign_sum=1.0, sign_count=2)
+    for signs in (math.nan, 1.0):
+        progress = adapt_augmentation(progress, TEXTURE, signs)
+    net, _ = network()
+    checkpoint.save(tmp_path / "c", {}, progress, {}, {"net": net}, {})
+    assert checkpoint.load(tmp_path / "c").progress == Progress(3, 12, sign_sum=2.0, sign_count=3)
 
 
 def test_a_later_checkpoint_replaces_the_former(saved):
