@@ -148,6 +148,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     serve(service, config, ready)
     service.close()
+    logs.let_go()
     return 0
 
 

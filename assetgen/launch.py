@@ -26,7 +26,8 @@ class ServerProcess:
     """
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 -- closed by stop
+        # Both write at its end, wherever ``errors`` has read: they share one place in the file.
+        self._errors = tempfile.TemporaryFile("a+", encoding="utf-8", errors="replace")  # noqa: SIM115 -- closed by stop
         begun_s = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "assetgen", "serve", "--port", "0", *arguments],

@@ -107,6 +107,7 @@ class _Device:
             except LostError:
                 return
             try:
+                self._learn(question)  # whatever comes of it: the parent takes this memory for known from now on
                 if question.kind == messages.RUN:
                     answer, outputs = self._run(question)
                 elif question.kind == messages.WRITE:
@@ -201,7 +202,6 @@ class _Device:
     def _write(self, question: Message, outputs: dict[str, NDArray[Any]]) -> Message:
         """Put the outputs where the parent reads them, or ask for room."""
         layout = memory.layout_of(outputs)
-        self._learn(question)
         slab = self._slab(question.outputs)
         if slab is None or slab.nbytes < layout.size_bytes:
             return Message(messages.TOO_SMALL, text=layout.text)
@@ -209,7 +209,6 @@ class _Device:
         return Message(messages.DONE, text=layout.text)
 
     def _inputs(self, question: Message, text: bytes) -> dict[str, NDArray[Any]]:
-        self._learn(question)
         return self._places(question.inputs, memory.layout_from(text))
 
     def _places(self, slab: int, layout: memory.Layout) -> dict[str, NDArray[Any]]:
