@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 from assetgen.errors import AddressUnusable
@@ -26,17 +27,19 @@ class ServerProcess:
     """
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
-        # Both write at its end, wherever ``errors`` has read: they share one place in the file.
-        self._errors = tempfile.TemporaryFile("a+", encoding="utf-8", errors="replace")  # noqa: SIM115 -- closed by stop
+        # By name: a file that both have open has one place for both, where one reads and the other writes.
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._errors = Path(self._folder.name) / "errors.txt"
         begun_s = time.monotonic()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "assetgen", "serve", "--port", "0", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-        )
+        with self._errors.open("w", encoding="utf-8") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "assetgen", "serve", "--port", "0", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+            )
         self.address = self._wait_until_ready()
         self.ready_s = time.monotonic() - begun_s
 
@@ -59,8 +62,7 @@ class ServerProcess:
 
     def errors(self) -> str:
         """What the server has written to its standard error so far."""
-        self._errors.seek(0)
-        return self._errors.read()
+        return self._errors.read_text(encoding="utf-8", errors="replace")
 
     def _wait_until_ready(self) -> str:
         for line in self.process.stdout or ():
@@ -76,4 +78,4 @@ class ServerProcess:
     def _close(self) -> None:
         if self.process.stdout is not None:
             self.process.stdout.close()
-        self._errors.close()
+        self._folder.cleanup()
