@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -45,15 +46,17 @@ class Limited:
     """
 
     def __init__(self, limit_mib: int, arguments: Sequence[str]) -> None:
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 -- closed by stop
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._errors = Path(self._folder.name) / "errors.txt"  # by name, as ServerProcess does it
         limiter = ["prlimit", f"--as={limit_mib << 20}"] if limit_mib else []
-        self.process = subprocess.Popen(
-            [*limiter, sys.executable, "-m", "assetgen", "serve", "--port", "0", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
+        with self._errors.open("w", encoding="utf-8") as errors:
+            self.process = subprocess.Popen(
+                [*limiter, sys.executable, "-m", "assetgen", "serve", "--port", "0", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         late = threading.Timer(START_TIMEOUT_S, self._kill)
         late.start()
         found = (READY.search(line) for line in self.process.stdout)
@@ -76,8 +79,7 @@ class Limited:
 
     def errors(self) -> str:
         """What it has written to its standard error so far."""
-        self._errors.seek(0)
-        return self._errors.read()
+        return self._errors.read_text(encoding="utf-8", errors="replace")
 
     def stop(self) -> bool:
         """Ask it to end, and make it; returns whether asking was enough."""
@@ -89,7 +91,7 @@ class Limited:
             self._kill()
             willing = False
         self.process.stdout.close()
-        self._errors.close()
+        self._folder.cleanup()
         return willing
 
     def _kill(self) -> None:
