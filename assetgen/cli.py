@@ -27,6 +27,7 @@ _DELEGATED = {
     "data": ("assetgen.datasets.cli", "train", "prepare training data"),
     "train": ("assetgen.training.cli", "train", "train a model"),
     "export": ("export.cli", "export", "turn a training run into a model package"),
+    "sign": ("assetgen.sign_cli", "signing", "sign packages, so that a server can refuse all others"),
     "eval": ("assetgen.training.evaluate", "train", "judge a model by figures beside those of real pictures"),
     "experiment": ("assetgen.training.experiments.cli", "train", "show which objectives lose modes"),
 }
@@ -112,6 +113,11 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=None, help="of the processor (one a physical core)")
 
 
+def _add_signer_option(parser: argparse.ArgumentParser) -> None:
+    text = "PEM file of a public key; packages that none has signed are refused; may be repeated"
+    parser.add_argument("--require-signature", action="append", default=[], type=Path, metavar="FILE", help=text)
+
+
 def _add_access_options(parser: argparse.ArgumentParser) -> None:
     known: dict[str, Any] = {"type": Path, "metavar": "FILE"}
     parser.add_argument("--token-file", **known, help=f"token for the server ({TOKEN_VARIABLE})")
@@ -188,6 +194,7 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
     _add_access_options(parser)
     _add_model_options(parser)
+    _add_signer_option(parser)
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -225,7 +232,7 @@ def _add_job(commands: Any) -> None:
     what.add_argument("--cancel", action="store_true", help="stop it")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (out)")
     _add_access_options(parser)
-    parser.set_defaults(models=[])
+    parser.set_defaults(models=[], require_signature=[])
 
 
 def _job(options: argparse.Namespace) -> int:
@@ -242,15 +249,16 @@ def _job(options: argparse.Namespace) -> int:
 def _maker(options: argparse.Namespace) -> Any:
     """A client or a local maker; both are context managers."""
     if options.server:
-        if options.models:
-            raise ConfigInvalid("--models and --server exclude each other", hint="the server has its own models")
+        if options.models or options.require_signature:
+            given = "--models" if options.models else "--require-signature"
+            raise ConfigInvalid(f"{given} and --server exclude each other", hint="the server has its own models")
         from assetgen.client import Access, Client
 
         access = Access(_token(options.token_file), options.tls, options.tls_ca, options.tls_cert, options.tls_key)
         return Client(options.server, access=access)
     from assetgen.local import open_local
 
-    return open_local(options.models, options.device, options.threads)
+    return open_local(options.models, options.device, options.threads, options.require_signature)
 
 
 def _token(path: Path | None) -> str:
@@ -368,6 +376,7 @@ def _add_models(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
     _add_access_options(parser)
     _add_model_options(parser)
+    _add_signer_option(parser)
 
 
 def _models(options: argparse.Namespace) -> int:

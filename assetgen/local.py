@@ -1,4 +1,4 @@
-"""The service core in the caller's own process, with the client's interface; imports service, worker and store."""
+"""The service core in the caller's own process, with the client's interface; imports service and below."""
 
 from __future__ import annotations
 
@@ -10,20 +10,29 @@ from assetgen.attach import with_files
 from assetgen.callers import Priority, Terms
 from assetgen.describe import ModelInfo
 from assetgen.service import Service
+from assetgen.signature import Signers
 from assetgen.store import bundled_models_folder, open_store
 from assetgen.types import Event, Request
 from assetgen.worker import Worker
 
 
-def open_service(folders: Sequence[Path] = (), device: str = "auto", threads: int | None = None) -> Service:
-    """A service over the packages in ``folders``, by default those that come with the product."""
-    store = open_store(list(folders) or [bundled_models_folder()])
+def open_service(
+    folders: Sequence[Path] = (), device: str = "auto", threads: int | None = None, signers: Sequence[Path] = ()
+) -> Service:
+    """A service over the packages in ``folders``, by default those that come with the product.
+
+    Args:
+        signers: public keys, see ``Signers``; packages that none has signed are refused. Without any, all are taken.
+    """
+    store = open_store(list(folders) or [bundled_models_folder()], Signers(signers) if signers else None)
     return Service(store, Worker(device, threads))
 
 
-def open_local(folders: Sequence[Path] = (), device: str = "auto", threads: int | None = None) -> LocalMaker:
-    """A maker over the packages in ``folders``, by default those that come with the product."""
-    return LocalMaker(open_service(folders, device, threads))
+def open_local(
+    folders: Sequence[Path] = (), device: str = "auto", threads: int | None = None, signers: Sequence[Path] = ()
+) -> LocalMaker:
+    """A maker over the packages in ``folders``; the arguments are those of ``open_service``."""
+    return LocalMaker(open_service(folders, device, threads, signers))
 
 
 class Maker(Protocol):

@@ -21,6 +21,9 @@ from assetgen.errors import ConfigInvalid, OutputUnwritable, PackageInvalid
 from assetgen.manifest import MANIFEST_NAME, MAX_FILE_BYTES, SCHEMA, FileEntry, Manifest, check_manifest, is_file_name
 
 MAX_MANIFEST_BYTES = 1 << 20
+# Lies beside the manifest, which cannot list it: it is made of the manifest's digest. See signature.py.
+SIGNATURE_NAME = "model.sig"
+MAX_SIGNATURE_BYTES = 1 << 20
 
 # Suffix to the bytes such a file must begin with; text files must be UTF-8. No pickle, engine or library has a place.
 MAGIC = {".onnx": b"\x08", ".png": b"\x89PNG\r\n\x1a\n"}
@@ -142,8 +145,10 @@ def verify_package(folder: Path, *, digest: str | None = None, allow_hard_links:
     _check_plain_file(folder / MANIFEST_NAME, allow_hard_links)
     manifest, found = read_manifest(folder / MANIFEST_NAME, digest)
     listed = {entry.path for entry in manifest.files}
+    if SIGNATURE_NAME in names:
+        _check_signature_file(folder / SIGNATURE_NAME, allow_hard_links)
     for name in names:
-        if name != MANIFEST_NAME and name not in listed:
+        if name not in (MANIFEST_NAME, SIGNATURE_NAME) and name not in listed:
             raise PackageInvalid(
                 f"{folder}: {name!r:.80} is not listed in the manifest",
                 hint="Remove it, or fetch the package again; a package holds nothing unlisted.",
@@ -181,7 +186,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> str:
     except ValueError as error:
         raise PackageInvalid(f"{folder}: the manifest to be written is invalid: {error}") from error
     try:
-        _write_atomically(folder / MANIFEST_NAME, data)
+        write_atomically(folder / MANIFEST_NAME, data)
     except OSError as error:
         raise OutputUnwritable(
             f"{folder / MANIFEST_NAME}: cannot be written: {error.strerror or error}",
@@ -211,6 +216,14 @@ def _check_plain_file(path: Path, allow_hard_links: bool = False) -> None:
             f"{path}: a hard link, the file has {status.st_nlink} names; a package holds its files itself",
             hint="Copy the folder without linking: cp -r, not cp -l.",
         )
+
+
+def _check_signature_file(path: Path, allow_hard_links: bool) -> None:
+    """Its size only: what it says is read by who wants it signed."""
+    _check_plain_file(path, allow_hard_links)
+    size_bytes = path.stat().st_size
+    if size_bytes > MAX_SIGNATURE_BYTES:
+        raise PackageInvalid(f"{path}: has {size_bytes} bytes, allowed are {MAX_SIGNATURE_BYTES}")
 
 
 def _check_content(folder: Path, name: str, data: bytes) -> None:
@@ -254,7 +267,8 @@ def _entry_of(folder: Path, name: str) -> FileEntry:
     return FileEntry(name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file of a package, all or nothing; raises OSError."""
     # The temporary file lies beside its goal: a rename works within one file system only.
     handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:

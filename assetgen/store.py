@@ -1,4 +1,4 @@
-"""The models that can be asked for: id to verified package, a dict built once; imports package, foreign and errors.
+"""The models that can be asked for: id to verified package, a dict built once; imports package, foreign and signature.
 
 A client's text is only ever a key of that dict, never part of a path.
 """
@@ -13,6 +13,7 @@ from assetgen.errors import ModelNotFound, PackageInvalid
 from assetgen.foreign import check_graphs
 from assetgen.manifest import MANIFEST_NAME
 from assetgen.package import VerifiedPackage, verify_package
+from assetgen.signature import Signers
 
 
 class Store(Mapping[str, VerifiedPackage]):
@@ -57,15 +58,16 @@ def is_bundled(folder: Path) -> bool:
     return folder.resolve().parent == bundled_models_folder()
 
 
-def open_store(folders: Sequence[Path]) -> Store:
+def open_store(folders: Sequence[Path], signers: Signers | None = None) -> Store:
     """Verify every package in ``folders`` and make them available by id.
 
     Args:
         folders: each a package, or a folder whose sub-folders are packages; files beside those, and sub-folders whose
             names begin with a dot or two underscores, are left alone.
+        signers: whose packages may be used beside those that come with the product; ``None``: anybody's.
 
     Raises:
-        PackageInvalid: for a folder that is absent, a package that is invalid, or two with one id.
+        PackageInvalid: for a folder that is absent, a package that is invalid or not signed, or two with one id.
         PolicyViolated: for a package, not one of ours, whose graph holds what none may hold.
     """
     packages: dict[str, VerifiedPackage] = {}
@@ -76,6 +78,8 @@ def open_store(folders: Sequence[Path]) -> Store:
             bundled = is_bundled(package_folder)
             package = verify_package(package_folder, allow_hard_links=bundled)
             if not bundled:  # ours were checked when they were exported
+                if signers:
+                    signers.check(package)
                 strange.append(package)
             other = packages.setdefault(package.manifest.id, package)
             if other.folder.resolve() != package.folder.resolve():

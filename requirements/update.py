@@ -18,7 +18,7 @@ EXPORTS = {
     "demo.txt": ("--extra", "cpu", "--extra", "mesh", "--no-dev", "--group", "build"),
     "test.txt": (
         *("--extra", "cpu", "--extra", "openvino", "--extra", "tensorrt", "--extra", "export"),
-        *("--extra", "mesh", "--extra", "props", "--extra", "otel"),
+        *("--extra", "mesh", "--extra", "props", "--extra", "otel", "--extra", "signing"),
         *("--group", "dev", "--group", "build"),
     ),
 }

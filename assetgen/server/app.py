@@ -34,6 +34,7 @@ from assetgen.server.watch import Watch
 from assetgen.server.web import Web
 from assetgen.server.web_server import WebServer, import_uvicorn, listen
 from assetgen.service import Limits, Service
+from assetgen.signature import Signers
 from assetgen.store import bundled_models_folder, open_store
 from assetgen.threads import Pool
 from assetgen.worker import Worker
@@ -79,6 +80,7 @@ class ServerConfig:
         shared_bytes: see ``SharedFiles``; 0: none; ``None``: 256 MiB where the system has such memory.
         jobs: see ``JobLimits``.
         folders, watch_s: folders of models to look at for changes, and how often; 0 never looks.
+        signers: whose packages may come with a change, see ``open_store``.
     """
 
     host: str = "127.0.0.1"
@@ -97,6 +99,7 @@ class ServerConfig:
     jobs: JobLimits = field(default_factory=JobLimits)
     folders: tuple[Path, ...] = ()
     watch_s: float = 0.0
+    signers: Signers | None = None
 
 
 def open_configured(settings: Mapping[str, Any]) -> tuple[Service, ServerConfig]:
@@ -119,6 +122,7 @@ def open_configured(settings: Mapping[str, Any]) -> tuple[Service, ServerConfig]
         client_ca = Path(settings["tls_client_ca"]) if settings["tls_client_ca"] else None
         tls = TlsFiles(Path(settings["tls_cert"]), Path(settings["tls_key"]), client_ca)
     folders = tuple(Path(folder) for folder in settings["models"]) or (bundled_models_folder(),)
+    signers = Signers([Path(key) for key in settings["require_signature"]]) if settings["require_signature"] else None
     config = ServerConfig(
         settings["host"],
         settings["port"],
@@ -136,11 +140,12 @@ def open_configured(settings: Mapping[str, Any]) -> tuple[Service, ServerConfig]
         jobs=JobLimits(max_bytes=settings["jobs_mb"] * 2**20, keep_s=settings["jobs_keep_s"]),
         folders=folders,
         watch_s=settings["watch_s"],
+        signers=signers,
     )
     # First, so that its process starts while the packages are verified.
     worker = Worker(settings["device"], settings["threads"], settings["memory_mb"] * 2**20, _device_process(settings))
     try:
-        return Service(open_store(folders), worker, limits), config
+        return Service(open_store(folders, signers), worker, limits), config
     except BaseException:
         worker.close()
         raise
@@ -208,7 +213,8 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
             beside.callback(WebServer(web, listener, config.tls, connections).close)
             log.info("HTTP on %s://%s:%d", "https" if config.tls else "http", config.host, front.http_port)
         if config.watch_s and config.folders:
-            beside.callback(Watch(service, config.folders, config.watch_s, preload=config.preload).close)
+            watch = Watch(service, config.folders, config.watch_s, preload=config.preload, signers=config.signers)
+            beside.callback(watch.close)
         _serve_until_stopped(service, server, health_servicer, services, lambda: ready(address))
 
 

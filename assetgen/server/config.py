@@ -49,6 +49,12 @@ SETTINGS = (
     Setting("host", "127.0.0.1", "address to listen on; any but a loopback address needs TLS and tokens"),
     Setting("port", 50051, "0 lets the system choose", high=65535),
     Setting("models", [], "a package, or a folder of packages; may be repeated; those of assetgen", metavar="FOLDER"),
+    Setting(
+        "require_signature",
+        [],
+        "PEM file of a public key; packages that none has signed are refused; may be repeated",
+        metavar="FILE",
+    ),
     Setting("device", "auto", "auto, cpu, cuda, cuda:N, openvino or openvino:bf16"),
     Setting("threads", None, "of the processor; one a physical core", low=1, high=1024),
     Setting("lazy", False, "open a model at its first call, not at the start"),

@@ -1,4 +1,4 @@
-"""Serve what lies in the folders of models: a thread that looks for changes; imports store, service and errors."""
+"""Serve what lies in the folders of models: a thread that looks for changes; imports service and below."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from assetgen.errors import AssetgenError
 from assetgen.service import Service
+from assetgen.signature import Signers
 from assetgen.store import open_store, package_folders
 
 log = logging.getLogger(__name__)
@@ -21,11 +22,20 @@ class Watch:
 
     Args:
         preload: open a new package before it is served.
+        signers: see ``open_store``.
     """
 
-    def __init__(self, service: Service, folders: Sequence[Path], period_s: float, *, preload: bool) -> None:
+    def __init__(
+        self,
+        service: Service,
+        folders: Sequence[Path],
+        period_s: float,
+        *,
+        preload: bool,
+        signers: Signers | None = None,
+    ) -> None:
         self._service, self._folders, self._preload = service, tuple(folders), preload
-        self._period_s = period_s
+        self._period_s, self._signers = period_s, signers
         self._state = state_of(self._folders)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="assetgen-watch", daemon=True)
@@ -49,7 +59,7 @@ class Watch:
             return
         self._state = state
         try:
-            store = open_store(self._folders)
+            store = open_store(self._folders, self._signers)
             self._service.replace(store, preload=self._preload)
         except AssetgenError as error:
             log.error("%s; the models served before stay", error.message)
