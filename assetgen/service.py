@@ -28,6 +28,7 @@ from assetgen.errors import (
     QuotaExceeded,
     RuntimeMissing,
     Superseded,
+    WorkerLost,
 )
 from assetgen.kinds import KINDS, Plan
 from assetgen.kinds.plan import MAX_COUNT, shown
@@ -260,14 +261,21 @@ class Service:
     def _open(self, packages: Mapping[str, VerifiedPackage]) -> None:
         """Open the sessions of all; a fault of one is told as what it is to who serves it: that it must go."""
         for package in packages.values():
+            refused, without = f"model {package.manifest.id!r} cannot be served", f"remove {package.folder}"
             try:
                 self.worker.session(package)
             except InternalError as error:
                 raise PackageInvalid(
-                    f"model {package.manifest.id!r} cannot be served: {error.message}",
-                    hint="; ".join(
-                        filter(None, [error.hint.rstrip("."), f"remove {package.folder}, or choose another device"])
-                    ),
+                    f"{refused}: {error.message}",
+                    hint="; ".join(filter(None, [error.hint.rstrip("."), f"{without}, or choose another device"])),
+                ) from error
+            except WorkerLost as error:
+                raise WorkerLost(
+                    f"{refused}: {error.message}", hint=f"try again; if it comes again, {without}"
+                ) from error
+            except MemoryError as error:
+                raise QueueFull(
+                    f"{refused}: not enough memory to open it", hint=f"free some, or {without}; or open it when needed"
                 ) from error
 
     def _retire(self, packages: Mapping[str, VerifiedPackage], kept: Mapping[str, VerifiedPackage]) -> None:

@@ -22,6 +22,7 @@ from assetgen.errors import (
     PackageInvalid,
     QueueFull,
     RuntimeMissing,
+    WorkerLost,
 )
 from assetgen.kinds import texture
 from assetgen.local import LocalMaker
@@ -355,6 +356,25 @@ def test_no_memory_is_said_as_such(make, package):
     session.run = run
     with pytest.raises(QueueFull, match="not enough memory for 32 x 32 px"):
         collect(service, asked())
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "hint"),
+    [
+        (MemoryError(), QueueFull, "not enough memory to open it"),
+        (WorkerLost("the process was lost"), WorkerLost, "the process was lost"),
+    ],
+)
+def test_what_cannot_be_opened_at_the_start_is_named_with_its_folder(make, package, monkeypatch, error, told, hint):
+    service = make()
+
+    def session(_):
+        raise error
+
+    monkeypatch.setattr(service.worker, "session", session)
+    with pytest.raises(told, match=f"^model 'tiny' cannot be served: {hint}$") as caught:
+        service.preload()
+    assert str(package.folder) in caught.value.hint
 
 
 def test_a_model_of_unknown_kind_is_refused_at_the_start(package):

@@ -101,7 +101,7 @@ def _from_manifest(folder: Path, manifest: Path, license: str) -> Iterator[Candi
     try:
         items = json.loads(manifest.read_text(encoding="utf-8"))["items"]
         records = [dict(item) for item in items]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataInvalid(
             f"{manifest} cannot be read: {error}", hint='it must be JSON with a list "items" of objects'
         ) from error

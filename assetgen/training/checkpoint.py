@@ -159,13 +159,20 @@ def restore_optimiser(optimiser: optim.Adam, checkpoint: Checkpoint, name: str) 
     """Copy the Adam state saved as ``name`` into ``optimiser``.
 
     Averages lie in memory as their weights do: fused Adam goes through both end to end, whatever their strides say.
+
+    Raises:
+        CheckpointInvalid: what was saved is of other weights.
     """
     prefix = f"{name}."
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in checkpoint.tensors.items():
         if key.startswith(prefix):
-            number, field = key.removeprefix(prefix).split(".")
+            number, _, field = key.removeprefix(prefix).partition(".")
+            if not number.isdecimal() or int(number) >= len(weights):
+                raise CheckpointInvalid(
+                    f"tensor {key!r:.80} does not fit the recipe: {name} has {len(weights)} weights"
+                )
             weight = weights[int(number)]
             laid = torch.empty_like(weight, device="cpu").copy_(value) if value.shape == weight.shape else value
             state.setdefault(int(number), {})[field] = laid

@@ -227,7 +227,10 @@ def test_bad_records_are_refused(tmp_path, record, reason):
     assert reason in found["bad"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"items": 3}', '{"items": [3]}', '{"items": ["ab"]}', "\x00"])
+NO_MANIFEST = ["", "{", "[]", "{}", '{"items": 3}', '{"items": [3]}', '{"items": ["ab"]}', "\x00", "[" * 100_000]
+
+
+@pytest.mark.parametrize("text", NO_MANIFEST)
 def test_a_manifest_that_is_none_is_an_error(tmp_path, text):
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "manifest.json").write_text(text)

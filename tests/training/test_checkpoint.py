@@ -52,6 +52,14 @@ def test_everything_comes_back(saved):
             assert torch.equal(optimiser.state[a][key], former.state[b][key])
 
 
+@pytest.mark.parametrize("key", ["adam.9.exp_avg", "adam.-1.exp_avg", "adam.x.exp_avg", "adam.", "adam.4"])
+def test_averages_of_other_weights_are_refused(saved, key):
+    loaded = checkpoint.load(saved)
+    loaded.tensors[key] = torch.zeros(1)
+    with pytest.raises(CheckpointInvalid, match=f"tensor '{key}' does not fit the recipe: adam has 4 weights"):
+        checkpoint.restore_optimiser(network(5)[1], loaded, "adam")
+
+
 def test_a_restored_optimiser_goes_on_as_before_whatever_the_memory_format(tmp_path):
     """Fused Adam goes through weight and averages from end to end, whatever their strides say."""
     pictures = torch.randn(2, 3, 3, 3)
