@@ -209,8 +209,8 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
         if listener is not None:
             web = Web(front, config.http_hosts, config.http_origins)
             # Polls that hang take none of the connections that calls need.
-            connections = 4 * service.limits.max_calls + config.jobs.max_waits
-            beside.callback(WebServer(web, listener, config.tls, connections).close)
+            busy = 4 * service.limits.max_calls + config.jobs.max_waits
+            beside.callback(WebServer(web, listener, config.tls, busy, MAX_AWAITED).close)
             log.info("HTTP on %s://%s:%d", "https" if config.tls else "http", config.host, front.http_port)
         if config.watch_s and config.folders:
             watch = Watch(service, config.folders, config.watch_s, preload=config.preload, signers=config.signers)

@@ -1,7 +1,8 @@
-"""The HTTP/1.1 port itself, by uvicorn on a thread of its own; imports web, tls, errors and, when used, uvicorn."""
+"""The HTTP/1.1 port itself, by uvicorn on a thread of its own; imports web, tls, errors and, when used, connections."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import socket
 import threading
@@ -20,13 +21,19 @@ class WebServer:
 
     Args:
         listener: a listening socket, see ``listen``.
+        max_busy: connections whose request is carried out or answered; more are refused.
+        max_awaited: connections whose request is still to come; one more takes the place of the oldest.
     """
 
-    def __init__(self, web: Web, listener: socket.socket, tls: TlsFiles | None, max_connections: int) -> None:
+    def __init__(
+        self, web: Web, listener: socket.socket, tls: TlsFiles | None, max_busy: int, max_awaited: int
+    ) -> None:
         library = import_uvicorn()
+        from assetgen.server.connections import Connection
+
         config = library.Config(
             web,
-            http="h11",
+            http=functools.partial(Connection, awaited={}, max_awaited=max_awaited),
             ws="none",
             lifespan="off",
             loop="asyncio",
@@ -34,7 +41,7 @@ class WebServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=max_connections,
+            limit_concurrency=max_busy + max_awaited,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=1,

@@ -10,7 +10,6 @@ import pytest
 from assetgen.datasets.pack import pack
 from assetgen.errors import CheckpointInvalid, ConfigInvalid, DataInvalid, RuntimeMissing
 from assetgen.training import checkpoint, cli
-from assetgen.training.precision import settled
 from tests.helpers.tiny_runs import DETAIL, PICTURE, TEXTURE, picture, save, write_folder, write_map_set
 
 
@@ -24,7 +23,7 @@ def train(what, data, run, *options, **changes):
 def test_a_run_from_start_to_end(data, tmp_path, capsys, what):
     assert train(what, data, tmp_path / "run") == 0
     said = capsys.readouterr().out
-    assert f"in 2 classes on cpu in {settled('auto', 'cpu')}; run folder {tmp_path / 'run'}" in said
+    assert f"in 2 classes on cpu in fp32; run folder {tmp_path / 'run'}" in said
     assert "step 1 kimg 0.004 done 1" in said
     assert checkpoint.load(tmp_path / "run" / "checkpoint").progress.step == 1
 
