@@ -22,6 +22,7 @@ from assetgen.allocator import give_freed_memory_back, keep_freed_memory
 from assetgen.errors import AddressUnusable, ConfigInvalid, RuntimeMissing
 from assetgen.jobs import JobLimits, Jobs
 from assetgen.server.blobs import Blobs
+from assetgen.server.descriptors import allow_many_descriptors
 from assetgen.server.exchange import GENERATION_SERVICE, JOB_SERVICE, MAX_REQUEST_BYTES, Front
 from assetgen.server.methods import METHODS
 from assetgen.server.metrics import Metrics
@@ -53,6 +54,7 @@ OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),  # this one counts: gRPC 1.85 starts the other's timer never
+    ("grpc.server_handshake_timeout_ms", 10_000),  # who connects and says nothing is hung up; 120 s otherwise
     ("grpc.http2.max_pings_without_data", 0),  # however long a graph runs before there is something to send
 )
 
@@ -109,6 +111,7 @@ def open_configured(settings: Mapping[str, Any]) -> tuple[Service, ServerConfig]
         ConfigInvalid: settings that belong together are not.
     """
     keep_freed_memory()
+    allow_many_descriptors()
     limits = Limits(
         max_calls=settings["max_calls"],
         max_held_px=int(settings["max_mpx"] * 2**20),
