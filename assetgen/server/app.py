@@ -207,7 +207,7 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
             service.preload()
         if metrics is not None and config.metrics_port is not None:
             port, exporter = metrics.listen(config.metrics_port)
-            beside.callback(_close_exporter, exporter)
+            beside.callback(exporter.close)
             log.info("metrics on http://127.0.0.1:%d/metrics", port)
         if listener is not None:
             web = Web(front, config.http_hosts, config.http_origins)
@@ -290,11 +290,6 @@ def _check_open(config: ServerConfig) -> None:
             hint="give --tls-cert, --tls-key and --tokens; or use 127.0.0.1 and an SSH tunnel",
             metadata={"host": config.host},
         )
-
-
-def _close_exporter(exporter: Any) -> None:
-    exporter.shutdown()
-    exporter.server_close()
 
 
 def _listen(server: grpc.Server, config: ServerConfig) -> str:

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus, on a port of its own; imports service, and prometheus_client when used.
+"""What the server counts, for Prometheus; imports service, metrics_port and, when used, prometheus_client.
 
 Counted here and not by an interceptor, which costs a quarter of a small call. Labels have known values only: whatever a
 client sends, their number is bounded.
@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from assetgen.errors import AddressUnusable, RuntimeMissing
+from assetgen.server.metrics_port import serve_metrics
 from assetgen.service import Service
 
 CAUSES = ("crash", "fault", "hang", "memory")
@@ -77,19 +78,18 @@ class Metrics:
                 self._stage_seconds.labels(model_id, stage).observe(spent_s[stage])
 
     def listen(self, port: int) -> tuple[int, Any]:
-        """Answer on the loopback address until the server returned is shut down; returns the port and that server.
+        """Answer on the loopback address until what is returned is closed; returns the port, too.
 
         Raises:
             AddressUnusable: the port is taken.
         """
         try:
-            server, _ = self._library.start_http_server(port, addr="127.0.0.1", registry=self.registry)
+            return serve_metrics(self._library.make_wsgi_app(self.registry), port)
         except (OSError, OverflowError) as error:
             raise AddressUnusable(
                 f"cannot listen for metrics on 127.0.0.1:{port}: {error}",
                 hint="choose another port with --metrics-port",
             ) from error
-        return server.server_port, server
 
 
 def _library() -> ModuleType:
