@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from assetgen.allocator import give_freed_memory_back, keep_freed_memory
 from assetgen.errors import AddressUnusable, ConfigInvalid, RuntimeMissing
@@ -24,6 +23,8 @@ from assetgen.jobs import JobLimits, Jobs
 from assetgen.server.blobs import Blobs
 from assetgen.server.descriptors import allow_many_descriptors
 from assetgen.server.exchange import GENERATION_SERVICE, JOB_SERVICE, MAX_REQUEST_BYTES, Front
+from assetgen.server.health import MAX_WATCHERS, OVERALL, Health
+from assetgen.server.health import SERVICE_NAME as HEALTH_SERVICE
 from assetgen.server.methods import METHODS
 from assetgen.server.metrics import Metrics
 from assetgen.server.servicer import MAX_AWAITED, handlers, message_guard, token_guard
@@ -202,7 +203,7 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
             front = replace(front, blobs=Blobs(config.blob_bytes), http_port=listener.getsockname()[1])
         else:
             listener = None
-        server, services, health_servicer, address = _grpc_server(front, config)
+        server, health, address = _grpc_server(front, config)
         if config.preload:
             service.preload()
         if metrics is not None and config.metrics_port is not None:
@@ -218,7 +219,7 @@ def serve(service: Service, config: ServerConfig, ready: Callable[[str], None]) 
         if config.watch_s and config.folders:
             watch = Watch(service, config.folders, config.watch_s, preload=config.preload, signers=config.signers)
             beside.callback(watch.close)
-        _serve_until_stopped(service, server, health_servicer, services, lambda: ready(address))
+        _serve_until_stopped(service, server, health, lambda: ready(address))
 
 
 def _shared_files(max_bytes: int | None) -> SharedFiles | None:
@@ -232,35 +233,28 @@ def _shared_files(max_bytes: int | None) -> SharedFiles | None:
         return None
 
 
-def _grpc_server(front: Front, config: ServerConfig) -> tuple[grpc.Server, list[str], health.HealthServicer, str]:
-    """The server, its services, what says how they are, and its address."""
-    # A thread for each call under way or still without its message, and some to refuse others and answer what is quick.
-    threads = front.service.limits.max_calls + SPARE_THREADS + config.jobs.max_waits + MAX_AWAITED
+def _grpc_server(front: Front, config: ServerConfig) -> tuple[grpc.Server, Health, str]:
+    """The server, what says how its services are, and its address."""
+    # A thread for each who may wait or be under way, and some to refuse others and answer what is quick.
+    waiting = config.jobs.max_waits + MAX_AWAITED + MAX_WATCHERS
+    threads = front.service.limits.max_calls + SPARE_THREADS + waiting
     pool = Pool(threads, "assetgen-call")
     guards = [message_guard(), *([token_guard(front.tokens)] if front.tokens else [])]
     server = grpc.server(pool, interceptors=guards, options=OPTIONS)
     server.add_generic_rpc_handlers(handlers(front))
-    health_servicer = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    services = [*METHODS, health.OVERALL_HEALTH]
+    health = Health([*METHODS, OVERALL])
+    server.add_generic_rpc_handlers([health.handler()])
     if config.reflection:
-        _add_reflection(server, services)
-    return server, services, health_servicer, _listen(server, config)
+        _add_reflection(server)
+    return server, health, _listen(server, config)
 
 
-def _serve_until_stopped(
-    service: Service,
-    server: grpc.Server,
-    health_servicer: health.HealthServicer,
-    services: list[str],
-    ready: Callable[[], None],
-) -> None:
+def _serve_until_stopped(service: Service, server: grpc.Server, health: Health, ready: Callable[[], None]) -> None:
     stop = _stop_on_signals()
     gc.collect()
     gc.freeze()  # what is here stays: no call shall wait until it was looked through once more
     server.start()
-    for name in services:
-        health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health.tell([*METHODS, OVERALL], serving=True)
     ready()
     able, tidy_s = True, time.monotonic() + TIDY_S
     while not stop.wait(WAKE_S):  # without a limit, Windows would not deliver signals
@@ -269,12 +263,10 @@ def _serve_until_stopped(
             tidy_s = time.monotonic() + TIDY_S
         if able != (not service.problem):
             able = not able
-            state = health_pb2.HealthCheckResponse.SERVING if able else health_pb2.HealthCheckResponse.NOT_SERVING
-            for name in (GENERATION_SERVICE, JOB_SERVICE, health.OVERALL_HEALTH):
-                health_servicer.set(name, state)
+            health.tell((GENERATION_SERVICE, JOB_SERVICE, OVERALL), serving=able)
     log.info("draining: %d calls under way", service.calls_under_way)
     service.drain()
-    health_servicer.enter_graceful_shutdown()
+    health.end()
     if not service.wait_until_idle(service.limits.drain_s):
         log.warning("%d calls did not end within %.3g s", service.calls_under_way, service.limits.drain_s)
         service.cancel_all()
@@ -309,15 +301,14 @@ def _listen(server: grpc.Server, config: ServerConfig) -> str:
     return f"{host}:{port}"
 
 
-def _add_reflection(server: grpc.Server, services: list[str]) -> None:
+def _add_reflection(server: grpc.Server) -> None:
     try:
         from grpc_reflection.v1alpha import reflection
     except ImportError as error:
         raise RuntimeMissing(
             "grpcio-reflection is not installed", hint="run `uv sync --extra cpu`, or leave --reflection out"
         ) from error
-    names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
-    reflection.enable_server_reflection([name for name in names if name], server)
+    reflection.enable_server_reflection([*METHODS, HEALTH_SERVICE, reflection.SERVICE_NAME], server)
 
 
 def _stop_on_signals() -> threading.Event:

@@ -1,4 +1,4 @@
-"""The RPCs over gRPC: contexts, metadata and statuses; imports exchange, status and grpc."""
+"""The RPCs over gRPC: contexts, metadata and statuses; imports exchange, health, status and grpc."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import grpc
-from grpc_health.v1 import health
 from grpc_status import rpc_status
 
 from assetgen.errors import AssetgenError, FieldInvalid, TokenInvalid
+from assetgen.server import health
 from assetgen.server.exchange import Exchange, Front, answered, parsed, request_id_of
 from assetgen.server.methods import METHODS, Stream, Unary
 from assetgen.server.tokens import TokenTable
@@ -78,8 +78,14 @@ class _MessageGuard(grpc.ServerInterceptor):
 
     def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler = continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
-            return handler
+        if handler is None:
+            return None
+        if handler.request_streaming and handler.response_streaming:  # reflection
+            return grpc.stream_stream_rpc_method_handler(
+                lambda messages, context: handler.stream_stream(self._each(messages, context), context),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
         if handler.response_streaming:
             answer, as_handler = handler.unary_stream, grpc.stream_stream_rpc_method_handler
         else:
@@ -88,14 +94,18 @@ class _MessageGuard(grpc.ServerInterceptor):
 
     def _patient(self, answer: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
         def handle(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            message = self._first(messages, context)
+            message = self._next(messages, context)
             if message is None:
                 _abort(context, FieldInvalid("the call has no message", hint="check the client"), request_id_of(None))
             return answer(message, context)
 
         return handle
 
-    def _first(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+    def _each(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        while (message := self._next(messages, context)) is not None:
+            yield message
+
+    def _next(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
         with self._lock:
             self._awaited[context] = None
             oldest = next(iter(self._awaited)) if len(self._awaited) > MAX_AWAITED else None
