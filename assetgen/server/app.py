@@ -239,7 +239,7 @@ def _grpc_server(front: Front, config: ServerConfig) -> tuple[grpc.Server, Healt
     waiting = config.jobs.max_waits + MAX_AWAITED + MAX_WATCHERS
     threads = front.service.limits.max_calls + SPARE_THREADS + waiting
     pool = Pool(threads, "assetgen-call")
-    guards = [message_guard(), *([token_guard(front.tokens)] if front.tokens else [])]
+    guards = [message_guard(front.tokens), *([token_guard(front.tokens)] if front.tokens else [])]
     server = grpc.server(pool, interceptors=guards, options=OPTIONS)
     server.add_generic_rpc_handlers(handlers(front))
     health = Health([*METHODS, OVERALL])

@@ -19,10 +19,13 @@ from assetgen.status import status_from_error
 
 REQUEST_ID, AUTHORIZATION = "x-request-id", "authorization"
 _KNOWN = (REQUEST_ID, AUTHORIZATION, TRACE_PARENT)
-_CHECKED = tuple(f"/{service}/" for service in (*METHODS, health.SERVICE_NAME))
+_OPEN = f"/{health.SERVICE_NAME}/"
+_CHECKED = (*(f"/{service}/" for service in METHODS), _OPEN)
 _LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:")
 # Calls whose message is still to come. It comes with the headers or right behind them, a large one somewhat later.
 MAX_AWAITED = 96
+# The same of what needs no token, and has messages of a few bytes.
+MAX_OPEN_AWAITED = 8
 
 
 def handlers(front: Front) -> list[grpc.GenericRpcHandler]:
@@ -48,10 +51,8 @@ class _TokenGuard(grpc.ServerInterceptor):
         method = str(handler_call_details.method)
         if method.startswith(_CHECKED):
             return continuation(handler_call_details)
-        metadata: Any = handler_call_details.invocation_metadata or ()
-        given = next((value for key, value in metadata if key == AUTHORIZATION), None)
         try:
-            self._tokens.caller(given if isinstance(given, str) else None)
+            self._tokens.caller(_authorization(handler_call_details.invocation_metadata))
         except TokenInvalid as error:
             refusal = error
 
@@ -62,19 +63,49 @@ class _TokenGuard(grpc.ServerInterceptor):
         return continuation(handler_call_details)
 
 
-def message_guard() -> grpc.ServerInterceptor:
-    """Cuts off calls that begin and do not go on, whoever makes them.
+def message_guard(tokens: TokenTable | None) -> grpc.ServerInterceptor:
+    """Cuts off calls that begin and do not go on, and reads no message of whom is not known.
 
-    gRPC gives a thread to every call that has begun. One client that never sends its messages would soon hold them all,
-    and no other would be answered: so only ``MAX_AWAITED`` may wait, and one more takes the place of the oldest.
+    gRPC gives a thread to every call that has begun, and holds what came of its message, up to 32 MiB. One client that
+    never sends the end would soon have all threads or all memory, and no other would be answered: so few may wait, and
+    one more takes the place of the oldest.
     """
-    return _MessageGuard()
+    return _MessageGuard(tokens)
+
+
+class _Awaited:
+    """Calls whose message is still to come, ``most`` of them."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._calls: dict[grpc.ServicerContext, None] = {}  # the oldest first
+        self._lock = threading.Lock()
+
+    def next(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        """The next message, ``None`` after the last."""
+        with self._lock:
+            self._calls[context] = None
+            oldest = next(iter(self._calls)) if len(self._calls) > self._most else None
+            if oldest is not None:
+                del self._calls[oldest]
+        if oldest is not None:
+            oldest.cancel()
+        try:
+            return next(messages, None)
+        finally:
+            with self._lock:
+                self._calls.pop(context, None)
+
+    def each(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        """All messages."""
+        while (message := self.next(messages, context)) is not None:
+            yield message
 
 
 class _MessageGuard(grpc.ServerInterceptor):
-    def __init__(self) -> None:
-        self._awaited: dict[grpc.ServicerContext, None] = {}
-        self._lock = threading.Lock()
+    def __init__(self, tokens: TokenTable | None) -> None:
+        self._tokens = tokens
+        self._known, self._open = _Awaited(MAX_AWAITED), _Awaited(MAX_OPEN_AWAITED)
 
     def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler = continuation(handler_call_details)
@@ -82,7 +113,7 @@ class _MessageGuard(grpc.ServerInterceptor):
             return None
         if handler.request_streaming and handler.response_streaming:  # reflection
             return grpc.stream_stream_rpc_method_handler(
-                lambda messages, context: handler.stream_stream(self._each(messages, context), context),
+                lambda messages, context: handler.stream_stream(self._known.each(messages, context), context),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
@@ -90,34 +121,36 @@ class _MessageGuard(grpc.ServerInterceptor):
             answer, as_handler = handler.unary_stream, grpc.stream_stream_rpc_method_handler
         else:
             answer, as_handler = handler.unary_unary, grpc.stream_unary_rpc_method_handler
-        return as_handler(self._patient(answer), handler.request_deserializer, handler.response_serializer)
+        is_open = str(handler_call_details.method).startswith(_OPEN)
+        patient = self._patient(answer, self._open if is_open else self._known, needs_token=not is_open)
+        return as_handler(patient, handler.request_deserializer, handler.response_serializer)
 
-    def _patient(self, answer: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
+    def _patient(
+        self, answer: Callable[[Any, grpc.ServicerContext], Any], awaited: _Awaited, *, needs_token: bool
+    ) -> Callable[..., Any]:
         def handle(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            message = self._next(messages, context)
+            if needs_token and not self._may_call(context):
+                return answer(b"", context)  # which says so before it looks at the message
+            message = awaited.next(messages, context)
             if message is None:
                 _abort(context, FieldInvalid("the call has no message", hint="check the client"), request_id_of(None))
             return answer(message, context)
 
         return handle
 
-    def _each(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        while (message := self._next(messages, context)) is not None:
-            yield message
-
-    def _next(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
-        with self._lock:
-            self._awaited[context] = None
-            oldest = next(iter(self._awaited)) if len(self._awaited) > MAX_AWAITED else None
-            if oldest is not None:
-                del self._awaited[oldest]
-        if oldest is not None:
-            oldest.cancel()
+    def _may_call(self, context: grpc.ServicerContext) -> bool:
+        if self._tokens is None:
+            return True
         try:
-            return next(messages, None)
-        finally:
-            with self._lock:
-                self._awaited.pop(context, None)
+            self._tokens.caller(_authorization(context.invocation_metadata()))
+        except TokenInvalid:
+            return False
+        return True
+
+
+def _authorization(metadata: Any) -> str | None:
+    given = next((value for key, value in metadata or () if key == AUTHORIZATION), None)
+    return given if isinstance(given, str) else None
 
 
 def _handler(front: Front, name: str, method: Unary | Stream) -> grpc.RpcMethodHandler[Any, Any]:
