@@ -98,6 +98,11 @@ class Call:
         return self.plan.width_px * self.plan.height_px
 
     @property
+    def picture_bytes(self) -> int:
+        """What the pictures of the request take as they came."""
+        return sum(len(value) for value in self.request.parameters.values() if isinstance(value, bytes))
+
+    @property
     def held_px(self) -> int:
         """Pixels that the call keeps in memory."""
         return min(self.plan.count, ASSETS_UNDER_WAY) * self.asset_px

@@ -54,12 +54,14 @@ class Limits:
     Attributes:
         max_calls: calls accepted at once, waiting ones included.
         max_held_px: pixels of all assets under way at once; a call alone is always accepted.
+        max_picture_bytes: of the pictures that came with the calls under way, as they came; one alone always is, too.
         call_cap_s: deadline of calls that set none, and the longest that counts.
         drain_s: how long calls under way may still take when the server stops.
     """
 
     max_calls: int = 64
     max_held_px: int = 64 * 2**20
+    max_picture_bytes: int = 256 * 2**20
     max_count: int = MAX_COUNT
     call_cap_s: float = 600.0
     drain_s: float = 30.0
@@ -315,8 +317,10 @@ class Service:
         _check_caller(call.terms.caller, others)
         held_px = sum(other.held_px for other in others)
         too_many = len(others) >= self.limits.max_calls
+        retry_after_s = min(max(held_px * self._speeds[1].get(call.package.digest, 0.0), 0.5), 30.0)
+        if call.picture_bytes:
+            _check_pictures(call, others, self.limits.max_picture_bytes, retry_after_s)
         if too_many or (held_px and held_px + call.held_px > self.limits.max_held_px):
-            retry_after_s = min(max(held_px * self._speeds[1].get(call.package.digest, 0.0), 0.5), 30.0)
             raise QueueFull(
                 f"the queue is full: {len(others)} calls with {held_px / 2**20:.1f} Mpx under way; "
                 f"the limits are {self.limits.max_calls} calls and {self.limits.max_held_px / 2**20:.1f} Mpx",
@@ -350,6 +354,18 @@ class Service:
     def _speeds(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """Seconds a pixel by digest: the best, and the usual."""
         return self.worker.seconds_per_px, self.worker.usual_seconds_per_px
+
+
+def _check_pictures(call: Call, others: list[Call], max_bytes: int, retry_after_s: float) -> None:
+    held_bytes = sum(other.picture_bytes for other in others)
+    if held_bytes and held_bytes + call.picture_bytes > max_bytes:
+        raise QueueFull(
+            f"the calls under way have pictures of {held_bytes / 2**20:.0f} MiB, this one has "
+            f"{call.picture_bytes / 2**20:.0f}; the limit is {max_bytes >> 20} MiB",
+            hint=f"try again in {retry_after_s:.1f} s, or send smaller pictures",
+            retry_after_s=retry_after_s,
+            metadata={"picture_bytes": str(held_bytes)},
+        )
 
 
 def _check_caller(caller: Caller, others: list[Call]) -> None:

@@ -116,6 +116,7 @@ def open_configured(settings: Mapping[str, Any]) -> tuple[Service, ServerConfig]
     limits = Limits(
         max_calls=settings["max_calls"],
         max_held_px=int(settings["max_mpx"] * 2**20),
+        max_picture_bytes=settings["picture_mb"] * 2**20,
         call_cap_s=settings["call_cap_s"],
         drain_s=settings["drain_s"],
     )

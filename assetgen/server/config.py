@@ -65,6 +65,7 @@ SETTINGS = (
     Setting("watch_s", 2.0, "seconds between looks for changed packages; 0 never looks", high=86400),
     Setting("max_calls", 64, "calls under way at once", low=1, high=4096),
     Setting("max_mpx", 64.0, "2**20 pixels of all assets under way at once", low=0.001, high=1e6),
+    Setting("picture_mb", 256, "pictures that came with the calls under way, in MiB", low=1, high=1e6),
     Setting("call_cap_s", 600.0, "longest that a call may take, in seconds", low=0.001, high=86400),
     Setting("drain_s", 30.0, "how long calls may still take when the server stops, in seconds", high=86400),
     Setting("tls_cert", "", "PEM file with the server's certificate", metavar="FILE"),

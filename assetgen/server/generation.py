@@ -24,11 +24,13 @@ def generate(front: Front, message: generation_service_pb2.GenerateRequest, exch
         wire.supersede_key_from_message(message),
     )
     call = front.service.admit(wire.request_from_message(message), exchange.deadline_s, terms)
+    inline_bytes = message.inline_bytes
+    del message  # its pictures are in the call
     sent_bytes = 0
     try:
         call.give_up = exchange.give_up
         if exchange.on_end(call.stop):  # not if the client is gone already
-            for answer in _messages(call, deliverer, message.inline_bytes):
+            for answer in _messages(call, deliverer, inline_bytes):
                 sent_bytes += len(answer)
                 yield answer
     except GeneratorExit:

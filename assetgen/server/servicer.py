@@ -163,7 +163,9 @@ def _streaming(front: Front, name: str, method: Stream) -> grpc.RpcMethodHandler
         exchange = _exchange(context, name)
         try:
             with answered(front, exchange):
-                yield from method.answer(front, parsed(method.request, data), exchange)
+                answer = method.answer(front, parsed(method.request, data), exchange)
+                del data  # of a large picture there shall be one copy, not one for each who has seen it
+                yield from answer
         except AssetgenError as error:
             _abort(context, error, exchange.request_id)
 

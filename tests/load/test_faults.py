@@ -174,7 +174,7 @@ def serve(package, monkeypatch, request):
     assert all(0 < known[name] <= 30_000 for name in times)
     monkeypatch.setattr(app, "OPTIONS", tuple((known | times).items()))
     service = Service({"tiny": package}, Worker("cpu", 1))
-    server, _, _, address = app._grpc_server(Front(service), app.ServerConfig(port=0))
+    server, _, address = app._grpc_server(Front(service), app.ServerConfig(port=0))
     server.start()
     yield service, address
     server.stop(0).wait()
