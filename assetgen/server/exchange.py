@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -36,6 +37,9 @@ MAX_REQUEST_BYTES = 32 * 2**20
 GENERATION_SERVICE = generation_service_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
 MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
+
+# Ids of calls are not secret, only unlike: drawing each from the system costs a call of it, in which others take over.
+_PROCESS, _numbers = secrets.token_hex(8), count(1)
 
 R = TypeVar("R", bound=Message)
 
@@ -93,7 +97,7 @@ class Exchange:
 
 def request_id_of(given: str | None) -> str:
     """The caller's own id if it is fit for a log, else a new one."""
-    return given if given and given.isprintable() and len(given) <= 64 else uuid.uuid4().hex
+    return given if given and given.isprintable() and len(given) <= 64 else f"{_PROCESS}{next(_numbers):016x}"
 
 
 @contextmanager

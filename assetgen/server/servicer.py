@@ -189,12 +189,13 @@ def _exchange(context: grpc.ServicerContext, method: str) -> Exchange:
     given = {key: value for key, value in metadata if isinstance(value, str) and key in _KNOWN}
     request_id = request_id_of(given.get(REQUEST_ID))
     context.set_trailing_metadata(((REQUEST_ID, request_id),))
+    peer = context.peer()  # once: each time it lets go of the interpreter, for which others wait
     return Exchange(
         method,
-        context.peer(),
+        peer,
         request_id,
         given.get(AUTHORIZATION),
-        context.peer().startswith(_LOCAL_PEERS),
+        peer.startswith(_LOCAL_PEERS),
         given.get(TRACE_PARENT),
         context.time_remaining(),
         give_up=context.cancel,
