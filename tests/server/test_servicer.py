@@ -78,3 +78,14 @@ def test_few_messages_are_held_of_what_needs_no_token(server):
         for connection in held:
             connection.close()
     assert "Traceback" not in server.errors()
+
+
+def test_a_message_that_unpacks_to_more_than_is_taken_is_refused(server):
+    """128 MiB in 128 KB: unpacked by gRPC, which has to stop at 32 MiB."""
+    with grpc.insecure_channel(server.address, options=[("grpc.max_send_message_length", -1)]) as channel:
+        for path, metadata in ((HEALTH, ()), (GENERATE, (("authorization", f"Bearer {TOKEN}"),))):
+            call = channel.unary_stream(path)
+            with pytest.raises(grpc.RpcError) as caught:
+                list(call(bytes(2**27), timeout=60, compression=grpc.Compression.Gzip, metadata=metadata))
+            assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "larger than max" in caught.value.details()
