@@ -205,8 +205,12 @@ def _check_name(folder: Path, name: str) -> None:
         )
 
 
-def _check_plain_file(path: Path, allow_hard_links: bool = False) -> None:
-    status = path.lstat()
+def _check_plain_file(path: Path, allow_hard_links: bool = False) -> int:
+    """Returns its size in bytes."""
+    try:
+        status = path.lstat()
+    except OSError as error:  # gone since its name was read, as when a package is replaced
+        raise PackageInvalid(f"{path}: cannot be read: {error.strerror or error}") from error
     if stat.S_ISLNK(status.st_mode):
         raise PackageInvalid(f"{path}: a symbolic link; a package holds its files itself")
     if not stat.S_ISREG(status.st_mode):
@@ -216,12 +220,12 @@ def _check_plain_file(path: Path, allow_hard_links: bool = False) -> None:
             f"{path}: a hard link, the file has {status.st_nlink} names; a package holds its files itself",
             hint="Copy the folder without linking: cp -r, not cp -l.",
         )
+    return status.st_size
 
 
 def _check_signature_file(path: Path, allow_hard_links: bool) -> None:
     """Its size only: what it says is read by who wants it signed."""
-    _check_plain_file(path, allow_hard_links)
-    size_bytes = path.stat().st_size
+    size_bytes = _check_plain_file(path, allow_hard_links)
     if size_bytes > MAX_SIGNATURE_BYTES:
         raise PackageInvalid(f"{path}: has {size_bytes} bytes, allowed are {MAX_SIGNATURE_BYTES}")
 
@@ -258,8 +262,7 @@ def _read_entry(folder: Path, entry: FileEntry) -> bytes:
 
 def _entry_of(folder: Path, name: str) -> FileEntry:
     _check_name(folder, name)
-    _check_plain_file(folder / name)
-    size_bytes = (folder / name).stat().st_size
+    size_bytes = _check_plain_file(folder / name)
     if size_bytes > MAX_FILE_BYTES:
         raise PackageInvalid(f"{folder / name}: has {size_bytes} bytes, allowed are {MAX_FILE_BYTES}")
     data = (folder / name).read_bytes()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +64,29 @@ def test_read_knows_listed_files_only(tmp_path, name):
     write_tiny_package(tmp_path)
     with pytest.raises(PackageInvalid, match="not listed"):
         verify_package(tmp_path).read(name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files that are open stay on Windows")
+@pytest.mark.parametrize("moment", ["iterdir", "open", "lstat"])
+@pytest.mark.parametrize("times", range(4))
+def test_a_package_that_goes_while_it_is_read_is_one_error(tmp_path, monkeypatch, moment, times):
+    """An operator replaces it just then: at every look at it that verifying takes."""
+    folder = tmp_path / "tiny"
+    write_tiny_package(folder)
+    look, looks = getattr(Path, moment), []
+
+    def gone(path, *arguments, **named):
+        looks.append(path)
+        found = look(path, *arguments, **named)
+        found = iter(list(found)) if moment == "iterdir" else found
+        if len(looks) == times + 1:
+            shutil.rmtree(folder)
+        return found
+
+    with monkeypatch.context() as patched, suppress(PackageInvalid):
+        patched.setattr(Path, moment, gone)
+        verify_package(folder)
+    assert folder.exists() == (len(looks) <= times)
 
 
 def test_write_manifest_replaces_in_one_step_and_leaves_nothing_behind(tmp_path):
