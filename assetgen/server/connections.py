@@ -1,4 +1,4 @@
-"""Connections of the HTTP port that hold up nobody: who sends no whole request makes way; imports uvicorn.
+"""Connections of the HTTP port that hold up nobody: who sends no whole request makes way; imports places and uvicorn.
 
 Uvicorn lets a connection wait for its request without end and refuses everybody once there are too many of them.
 """
@@ -11,6 +11,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from assetgen.server.places import Places
+
 # A client that is gone without a word: asked after half a minute of silence, given up when nothing of what it was sent
 # arrives. The latter ends who reads nothing at all for as long, too.
 IDLE_S, AGAIN_S, PROBES, UNREAD_S = 30, 10, 2, 60
@@ -21,13 +23,12 @@ class Connection(H11Protocol):
     """One connection.
 
     Args:
-        awaited: connections whose next request is not there as a whole yet, the oldest first; shared by all.
-        max_awaited: so many may be; one more takes the place of the oldest, which is hung up.
+        awaited: for those whose next request is not there as a whole yet; who has to leave is hung up.
     """
 
-    def __init__(self, *arguments: Any, awaited: dict[Connection, None], max_awaited: int, **named: Any) -> None:
+    def __init__(self, *arguments: Any, awaited: Places[Connection], **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._awaited, self._max_awaited = awaited, max_awaited
+        self._awaited = awaited
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """It has been accepted, and where there is TLS, agreed on."""
@@ -47,7 +48,7 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended."""
-        self._awaited.pop(self, None)
+        self._awaited.leave(self)
         super().connection_lost(exc)
 
     def make_way(self) -> None:
@@ -61,12 +62,8 @@ class Connection(H11Protocol):
         if self.transport.is_closing() or (
             request is not None and not request.response_complete and not request.more_body
         ):
-            self._awaited.pop(self, None)
-            return
-        self._awaited.setdefault(self)
-        if len(self._awaited) > self._max_awaited:
-            oldest = next(iter(self._awaited))
-            del self._awaited[oldest]
+            self._awaited.leave(self)
+        elif (oldest := self._awaited.enter(self)) is not None:
             oldest.make_way()
 
 

@@ -1,4 +1,4 @@
-"""The service grpc.health.v1, open to all and therefore bounded; imports grpc and the messages of grpc_health.
+"""The service grpc.health.v1, open to all and therefore bounded; imports places, grpc and grpc_health's messages.
 
 That package's own servicer sends to its watchers in turn and under one lock: a watcher that reads nothing would hold up
 those who ask and the server that drains. Here each waits on its own thread, and there are few.
@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
+
+from assetgen.server.places import Places
 
 SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 OVERALL = ""
@@ -31,7 +33,7 @@ class Health:
     def __init__(self, services: Iterable[str]) -> None:
         self._states = dict.fromkeys(services, _Response.NOT_SERVING)
         self._changed = threading.Condition()
-        self._watchers: dict[grpc.ServicerContext, None] = {}  # the oldest first
+        self._watchers: Places[grpc.ServicerContext] = Places(MAX_WATCHERS)
         self._ending = False
 
     def tell(self, services: Iterable[str], *, serving: bool) -> None:
@@ -66,7 +68,9 @@ class Health:
     def _watch(self, data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         """How a service is, now and whenever that changes."""
         name, told = _asked(data, context), None
-        self._enter(context)
+        if (oldest := self._watchers.enter(context)) is not None:
+            oldest.cancel()
+        context.add_callback(self._look_again)  # not called if the watcher is gone, which is seen then
         try:
             while context.is_active():
                 with self._changed:
@@ -77,18 +81,7 @@ class Health:
                 told = state
                 yield _answer(state)
         finally:
-            with self._changed:
-                self._watchers.pop(context, None)
-
-    def _enter(self, context: grpc.ServicerContext) -> None:
-        with self._changed:
-            self._watchers[context] = None
-            oldest = next(iter(self._watchers)) if len(self._watchers) > MAX_WATCHERS else None
-            if oldest is not None:
-                del self._watchers[oldest]
-        if oldest is not None:
-            oldest.cancel()
-        context.add_callback(self._look_again)  # not called if the watcher is gone, which is seen then
+            self._watchers.leave(context)
 
     def _look_again(self) -> None:
         with self._changed:

@@ -1,10 +1,9 @@
-"""The RPCs over gRPC: contexts, metadata and statuses; imports exchange, health, status and grpc."""
+"""The RPCs over gRPC: contexts, metadata and statuses; imports exchange, health, places, status and grpc."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from grpc_status import rpc_status
@@ -13,6 +12,7 @@ from assetgen.errors import AssetgenError, FieldInvalid, TokenInvalid
 from assetgen.server import health
 from assetgen.server.exchange import Exchange, Front, answered, parsed, request_id_of
 from assetgen.server.methods import METHODS, Stream, Unary
+from assetgen.server.places import Places
 from assetgen.server.tokens import TokenTable
 from assetgen.server.tracing import TRACE_PARENT
 from assetgen.status import status_from_error
@@ -26,6 +26,7 @@ _LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:")
 MAX_AWAITED = 96
 # The same of what needs no token, and has messages of a few bytes.
 MAX_OPEN_AWAITED = 8
+Awaited: TypeAlias = Places[grpc.ServicerContext]
 
 
 def handlers(front: Front) -> list[grpc.GenericRpcHandler]:
@@ -73,39 +74,11 @@ def message_guard(tokens: TokenTable | None) -> grpc.ServerInterceptor:
     return _MessageGuard(tokens)
 
 
-class _Awaited:
-    """Calls whose message is still to come, ``most`` of them."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._calls: dict[grpc.ServicerContext, None] = {}  # the oldest first
-        self._lock = threading.Lock()
-
-    def next(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
-        """The next message, ``None`` after the last."""
-        with self._lock:
-            self._calls[context] = None
-            oldest = next(iter(self._calls)) if len(self._calls) > self._most else None
-            if oldest is not None:
-                del self._calls[oldest]
-        if oldest is not None:
-            oldest.cancel()
-        try:
-            return next(messages, None)
-        finally:
-            with self._lock:
-                self._calls.pop(context, None)
-
-    def each(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        """All messages."""
-        while (message := self.next(messages, context)) is not None:
-            yield message
-
-
 class _MessageGuard(grpc.ServerInterceptor):
     def __init__(self, tokens: TokenTable | None) -> None:
         self._tokens = tokens
-        self._known, self._open = _Awaited(MAX_AWAITED), _Awaited(MAX_OPEN_AWAITED)
+        self._known: Awaited = Places(MAX_AWAITED)
+        self._open: Awaited = Places(MAX_OPEN_AWAITED)
 
     def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler = continuation(handler_call_details)
@@ -113,7 +86,7 @@ class _MessageGuard(grpc.ServerInterceptor):
             return None
         if handler.request_streaming and handler.response_streaming:  # reflection
             return grpc.stream_stream_rpc_method_handler(
-                lambda messages, context: handler.stream_stream(self._known.each(messages, context), context),
+                lambda messages, context: handler.stream_stream(_each(messages, context, self._known), context),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
@@ -126,12 +99,12 @@ class _MessageGuard(grpc.ServerInterceptor):
         return as_handler(patient, handler.request_deserializer, handler.response_serializer)
 
     def _patient(
-        self, answer: Callable[[Any, grpc.ServicerContext], Any], awaited: _Awaited, *, needs_token: bool
+        self, answer: Callable[[Any, grpc.ServicerContext], Any], awaited: Awaited, *, needs_token: bool
     ) -> Callable[..., Any]:
         def handle(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
             if needs_token and not self._may_call(context):
                 return answer(b"", context)  # which says so before it looks at the message
-            message = awaited.next(messages, context)
+            message = _next(messages, context, awaited)
             if message is None:
                 _abort(context, FieldInvalid("the call has no message", hint="check the client"), request_id_of(None))
             return answer(message, context)
@@ -146,6 +119,21 @@ class _MessageGuard(grpc.ServerInterceptor):
         except TokenInvalid:
             return False
         return True
+
+
+def _next(messages: Iterator[Any], context: grpc.ServicerContext, awaited: Awaited) -> Any:
+    """The next message, ``None`` after the last."""
+    if (oldest := awaited.enter(context)) is not None:
+        oldest.cancel()
+    try:
+        return next(messages, None)
+    finally:
+        awaited.leave(context)
+
+
+def _each(messages: Iterator[Any], context: grpc.ServicerContext, awaited: Awaited) -> Iterator[Any]:
+    while (message := _next(messages, context, awaited)) is not None:
+        yield message
 
 
 def _authorization(metadata: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 port itself, by uvicorn on a thread of its own; imports web, tls, errors and, when used, connections."""
+"""The HTTP/1.1 port itself, by uvicorn on a thread of its own; imports web, tls, places, errors, when used connections."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from types import ModuleType
 
 from assetgen.errors import AddressUnusable, InternalError, RuntimeMissing
+from assetgen.server.places import Places
 from assetgen.server.tls import TlsFiles, server_context
 from assetgen.server.web import Web
 
@@ -33,7 +34,7 @@ class WebServer:
 
         config = library.Config(
             web,
-            http=functools.partial(Connection, awaited={}, max_awaited=max_awaited),
+            http=functools.partial(Connection, awaited=Places(max_awaited)),
             ws="none",
             lifespan="off",
             loop="asyncio",
