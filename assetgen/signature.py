@@ -6,8 +6,10 @@ curve and no network. It names every other file with its SHA-256. The package's 
 
 from __future__ import annotations
 
+import functools
+import importlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +77,8 @@ def sign_package(folder: Path, key: Path, password: str = "") -> None:
     """
     package = verify_package(folder)
     signer = _library("signing").Config().set_hashing_config(_verified(package))
-    try:
-        signer.use_elliptic_key_signer(private_key=key, password=password.encode() or None)
-    except OSError as error:
-        raise ConfigInvalid(f"{key}: the key cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigInvalid(
-            f"{key}: not a private key that can sign, or not with this password: {_why(error)}",
-            hint=f"a PEM file with a key of the curve {_CURVES} is wanted; `assetgen sign --new-key FILE` makes one",
-        ) from error
+    load = functools.partial(signer.use_elliptic_key_signer, private_key=key, password=password.encode() or None)
+    _loaded(load, key, "a private key that can sign, or not with this password")
     try:
         with tempfile.TemporaryDirectory() as place:
             written = Path(place) / SIGNATURE_NAME
@@ -135,15 +130,21 @@ def make_keys(private: Path, password: str = "") -> Path:
 
 
 def _verifier(path: Path) -> Verifier:
-    verifier: Verifier = _library("verifying").Config()
+    load = functools.partial(_library("verifying").Config().use_elliptic_key_verifier, public_key=path)
+    verifier: Verifier = _loaded(load, path, "a public key that can be used")
+    return verifier
+
+
+def _loaded(load: Callable[[], Any], path: Path, wanted: str) -> Any:
+    """What ``load`` makes of a key; raises ConfigInvalid, which names its file."""
     try:
-        return verifier.use_elliptic_key_verifier(public_key=path)
+        return load()
     except OSError as error:
         raise ConfigInvalid(f"{path}: the key cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigInvalid(
-            f"{path}: not a public key that can be used: {_why(error)}",
-            hint=f"a PEM file with the public half of a key of the curve {_CURVES} is wanted",
+            f"{path}: not {wanted}: {_why(error)}",
+            hint=f"a PEM file with a key of the curve {_CURVES} is wanted; `assetgen sign --new-key FILE` makes a pair",
         ) from error
 
 
@@ -174,8 +175,6 @@ def _why(error: Exception) -> str:
 
 
 def _library(module: str) -> Any:
-    import importlib
-
     try:
         return importlib.import_module(f"model_signing.{module}")
     except ImportError as error:
