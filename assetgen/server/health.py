@@ -72,8 +72,10 @@ class Health:
             oldest.cancel()
         context.add_callback(self._look_again)  # not called if the watcher is gone, which is seen then
         try:
-            while context.is_active():
+            while True:
                 with self._changed:
+                    if not context.is_active():  # asked under the lock: who ends from here on wakes this wait
+                        return
                     state = self._states.get(name, _Response.SERVICE_UNKNOWN)
                     if state == told:
                         self._changed.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import struct
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -87,6 +88,39 @@ def test_watchers_are_told_of_changes_alone(health):
     assert next(two).status == SERVING
     told.end()
     assert next(two).status == NOT_SERVING
+
+
+def test_a_watcher_that_ends_just_when_it_is_looked_at_does_not_wait_for_ever():
+    class Context:
+        """Ends after the second look, on a thread of its own, as in gRPC."""
+
+        def __init__(self):
+            self.looks, self.active, self.callbacks = 0, True, []
+
+        def is_active(self):
+            self.looks += 1
+            if self.looks == 2:
+                ending = threading.Thread(target=self.end, daemon=True)
+                ending.start()
+                ending.join(0.2)
+                return True
+            return self.active
+
+        def end(self):
+            self.active = False
+            for callback in self.callbacks:
+                callback()
+
+        def add_callback(self, callback):
+            self.callbacks.append(callback)
+            return True
+
+    found = []
+    watch = threading.Thread(target=lambda: found.extend(Health([""])._watch(b"", Context())), daemon=True)
+    watch.start()
+    watch.join(20)
+    assert not watch.is_alive()
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("method", ["Check", "Watch"])
