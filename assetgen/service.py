@@ -317,10 +317,10 @@ class Service:
         _check_caller(call.terms.caller, others)
         held_px = sum(other.held_px for other in others)
         too_many = len(others) >= self.limits.max_calls
-        retry_after_s = min(max(held_px * self._speeds[1].get(call.package.digest, 0.0), 0.5), 30.0)
         if call.picture_bytes:
-            _check_pictures(call, others, self.limits.max_picture_bytes, retry_after_s)
+            self._check_pictures(call, others, held_px)
         if too_many or (held_px and held_px + call.held_px > self.limits.max_held_px):
+            retry_after_s = self._retry_after_s(call, held_px)
             raise QueueFull(
                 f"the queue is full: {len(others)} calls with {held_px / 2**20:.1f} Mpx under way; "
                 f"the limits are {self.limits.max_calls} calls and {self.limits.max_held_px / 2**20:.1f} Mpx",
@@ -328,6 +328,21 @@ class Service:
                 retry_after_s=retry_after_s,
                 metadata={"calls": str(len(others)), "held_px": str(held_px)},
             )
+
+    def _check_pictures(self, call: Call, others: list[Call], held_px: int) -> None:
+        held_bytes, max_bytes = sum(other.picture_bytes for other in others), self.limits.max_picture_bytes
+        if held_bytes and held_bytes + call.picture_bytes > max_bytes:
+            retry_after_s = self._retry_after_s(call, held_px)
+            raise QueueFull(
+                f"the calls under way have pictures of {held_bytes / 2**20:.0f} MiB, this one has "
+                f"{call.picture_bytes / 2**20:.0f}; the limit is {max_bytes >> 20} MiB",
+                hint=f"try again in {retry_after_s:.1f} s, or send smaller pictures",
+                retry_after_s=retry_after_s,
+                metadata={"picture_bytes": str(held_bytes)},
+            )
+
+    def _retry_after_s(self, call: Call, held_px: int) -> float:
+        return min(max(held_px * self._speeds[1].get(call.package.digest, 0.0), 0.5), 30.0)
 
     def _check_deadline(self, call: Call, others: list[Call]) -> None:
         """Fair shares: beside others of its priority a call waits for as much work of each as it has itself."""
@@ -354,18 +369,6 @@ class Service:
     def _speeds(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """Seconds a pixel by digest: the best, and the usual."""
         return self.worker.seconds_per_px, self.worker.usual_seconds_per_px
-
-
-def _check_pictures(call: Call, others: list[Call], max_bytes: int, retry_after_s: float) -> None:
-    held_bytes = sum(other.picture_bytes for other in others)
-    if held_bytes and held_bytes + call.picture_bytes > max_bytes:
-        raise QueueFull(
-            f"the calls under way have pictures of {held_bytes / 2**20:.0f} MiB, this one has "
-            f"{call.picture_bytes / 2**20:.0f}; the limit is {max_bytes >> 20} MiB",
-            hint=f"try again in {retry_after_s:.1f} s, or send smaller pictures",
-            retry_after_s=retry_after_s,
-            metadata={"picture_bytes": str(held_bytes)},
-        )
 
 
 def _check_caller(caller: Caller, others: list[Call]) -> None:

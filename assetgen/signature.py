@@ -46,11 +46,11 @@ class Signers:
                 f"{package.folder}: not signed, {SIGNATURE_NAME} is missing; only signed packages are to be used",
                 hint="Sign it, if it is yours: `assetgen sign FOLDER --key KEY`; else ask its maker.",
             )
+        verified = _verified(package)  # not the folder as it may be now, but what was read from it counts
         reasons: dict[str, None] = {}
         for verifier in self._verifiers:
             try:
-                # Not the folder as it may be now, but what was read from it counts.
-                verifier.set_hashing_config(_verified(package)).verify(package.folder, signature)
+                verifier.set_hashing_config(verified).verify(package.folder, signature)
             except Exception as error:  # noqa: BLE001 -- whatever it stumbles over in strange bytes: it is not signed
                 reasons[_why(error)] = None
             else:

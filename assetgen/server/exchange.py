@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from assetgen.callers import Caller
-from assetgen.errors import AssetgenError, FieldInvalid, InternalError
+from assetgen.errors import AssetgenError, FieldInvalid, InternalError, TokenInvalid
 from assetgen.jobs import Jobs
 from assetgen.server import logs
 from assetgen.server.blobs import PATH, Blob, Blobs
@@ -98,6 +98,16 @@ class Exchange:
 def request_id_of(given: str | None) -> str:
     """The caller's own id if it is fit for a log, else a new one."""
     return given if given and given.isprintable() and len(given) <= 64 else f"{_PROCESS}{next(_numbers):016x}"
+
+
+def may_call(tokens: TokenTable | None, authorization: str | None) -> bool:
+    """Whether anything of a call is read; ``answered`` refuses the others, and says why."""
+    try:
+        if tokens is not None:
+            tokens.caller(authorization)
+    except TokenInvalid:
+        return False
+    return True
 
 
 @contextmanager

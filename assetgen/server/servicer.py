@@ -10,7 +10,7 @@ from grpc_status import rpc_status
 
 from assetgen.errors import AssetgenError, FieldInvalid, TokenInvalid
 from assetgen.server import health
-from assetgen.server.exchange import Exchange, Front, answered, parsed, request_id_of
+from assetgen.server.exchange import Exchange, Front, answered, may_call, parsed, request_id_of
 from assetgen.server.methods import METHODS, Stream, Unary
 from assetgen.server.places import Places
 from assetgen.server.tokens import TokenTable
@@ -102,7 +102,7 @@ class _MessageGuard(grpc.ServerInterceptor):
         self, answer: Callable[[Any, grpc.ServicerContext], Any], awaited: Awaited, *, needs_token: bool
     ) -> Callable[..., Any]:
         def handle(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            if needs_token and not self._may_call(context):
+            if needs_token and not may_call(self._tokens, _authorization(context.invocation_metadata())):
                 return answer(b"", context)  # which says so before it looks at the message
             message = _next(messages, context, awaited)
             if message is None:
@@ -110,15 +110,6 @@ class _MessageGuard(grpc.ServerInterceptor):
             return answer(message, context)
 
         return handle
-
-    def _may_call(self, context: grpc.ServicerContext) -> bool:
-        if self._tokens is None:
-            return True
-        try:
-            self._tokens.caller(_authorization(context.invocation_metadata()))
-        except TokenInvalid:
-            return False
-        return True
 
 
 def _next(messages: Iterator[Any], context: grpc.ServicerContext, awaited: Awaited) -> Any:

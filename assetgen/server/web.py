@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from assetgen.errors import AssetgenError, FieldInvalid, TokenInvalid
+from assetgen.errors import AssetgenError, FieldInvalid
 from assetgen.server.bodies import Bodies, Body, BodyRefusedError, ClientLeftError, Leaving
-from assetgen.server.exchange import Exchange, Front, answered, find_file, request_id_of
+from assetgen.server.exchange import Exchange, Front, answered, find_file, may_call, request_id_of
 from assetgen.server.methods import METHODS, Stream, Unary
 from assetgen.server.protocols import (
     PROTOCOLS,
@@ -122,7 +122,9 @@ class Web:
         exchange = Exchange(name, str(peer), request_id, headers.get("authorization"), local, headers.get(TRACE_PARENT))
         body = Body(self._bodies)
         try:
-            if self._may_call(exchange):  # of others nothing is read; they are refused below as in all methods
+            if may_call(
+                self._front.tokens, exchange.authorization
+            ):  # of others nothing is read; they are refused below as in all methods
                 await body.read(headers, receive)
         except ClientLeftError:
             body.let_go()
@@ -139,14 +141,6 @@ class Web:
                 await self._unary(method, protocol, bytes(body.data), headers, exchange, shared, send)
         finally:
             body.let_go()
-
-    def _may_call(self, exchange: Exchange) -> bool:
-        try:
-            if self._front.tokens is not None:
-                self._front.tokens.caller(exchange.authorization)
-        except TokenInvalid:
-            return False
-        return True
 
     async def _unary(
         self,

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 port itself, by uvicorn on a thread of its own; imports web, tls, places, errors; late connections."""
+"""The HTTP/1.1 port itself, by uvicorn on a thread of its own; imports web, tls, places and, when used, connections."""
 
 from __future__ import annotations
 
